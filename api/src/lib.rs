@@ -1,0 +1,3 @@
+//! api
+#![allow(missing_docs)]
+connectrpc::include_generated!();

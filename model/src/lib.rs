@@ -1,0 +1,25 @@
+//! The nouns of larder and the [`Store`] trait.
+//!
+//! Nothing here knows a wire type, a runtime, a clock or a source of
+//! randomness: time is an argument ([`Call::now`]), so a test can drive a store
+//! through a year in a second. Identifiers are newtypes that only parsing
+//! makes, so a function that takes a [`Key`] need not check it again.
+
+mod entry;
+mod limits;
+mod name;
+mod quota;
+mod store;
+#[cfg(feature = "suite")]
+pub mod suite;
+mod time;
+
+pub use entry::{EntryMeta, EntryRef, Version, entry_size_bytes};
+pub use limits::{ENTRY_OVERHEAD_BYTES, Limits, MAX_NAME_BYTES};
+pub use name::{AccountId, AccountName, AccountUid, EntryKey, Key, NameError, Namespace};
+pub use quota::{AtLimit, Quota, Usage};
+pub use store::{
+    Call, Condition, Cursor, Deleted, ExpiryChange, Increment, Incremented, Listed, Mode, Page,
+    ReadEffect, ScanBudget, Selection, Set, Store, StoreError, Written,
+};
+pub use time::{Expiry, Time, Ttl, TtlError};
