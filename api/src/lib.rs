@@ -1,3 +1,33 @@
-//! api
-#![allow(missing_docs)]
-connectrpc::include_generated!();
+//! The contract of larder in Rust: the types generated from `proto/`, the
+//! catalogue of errors, and the limits of the wire.
+//!
+//! Nothing here decides anything: the server speaks this contract, the client
+//! understands it, and the stores know nothing of it.
+
+pub mod errors;
+pub mod wire;
+
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    rustdoc::all,
+    clippy::all,
+    clippy::pedantic,
+    clippy::restriction,
+    reason = "generated; the comments of the .proto files are its documentation"
+)]
+mod generated {
+    connectrpc::include_generated!();
+}
+
+pub use generated::google::rpc as google_rpc;
+pub use generated::larder::accounts::v1 as accounts_v1;
+pub use generated::larder::cache::v1 as cache_v1;
+pub use generated::rpc as talk;
+
+/// Well-known types as they stand in the messages.
+pub use buffa_types::google::protobuf;
+
+/// The compiled contract, for server reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/larder.binpb"));

@@ -1,1 +1,25 @@
-//! server
+//! The larder server: [`Config`] (parsed, inert) → [`App`] (built, sockets
+//! bound) → [`Running`] (a handle that can drain).
+
+mod app;
+mod authority;
+mod call;
+mod clock;
+mod config;
+mod core;
+mod edge;
+mod failure;
+mod layers;
+mod listen;
+mod methods;
+mod rpc;
+mod tenants;
+mod tls;
+
+pub use app::{App, Drained, Running, StartError};
+pub use config::{
+    ByteSize, Config, ConfigError, Listen, LogFormat, RemoteAccounts, Role, Settings, TlsFiles,
+};
+/// What became of the administrator's token at start-up.
+pub use larder_accounts::{AdminToken, AdminTokenState};
+pub use tls::TlsError;

@@ -1,0 +1,184 @@
+//! The control plane's entry: opening, committing, verifying.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use larder_model::Mode;
+use parking_lot::{Mutex, MutexGuard, RwLock};
+
+use crate::account::{Account, AccountSettings, default_account};
+use crate::bootstrap::{self, AdminToken, AdminTokenState};
+use crate::database::Database;
+use crate::directory::{self, DirectoryLock};
+use crate::error::{DatabaseError, OpenError, VerifyError};
+use crate::limits::MAX_SECRET_BYTES;
+use crate::random;
+use crate::secret::SecretDigest;
+use crate::state::{Change, State};
+use crate::time::UnixMillis;
+use crate::token::Token;
+
+/// Fills a buffer with random bytes, fit for secrets.
+pub type Entropy = Box<dyn Fn(&mut [u8]) + Send + Sync>;
+
+/// Accounts and tokens of one data directory.
+///
+/// All of it is in memory, and every read is answered from there; a mutation
+/// is first made durable (one sync of the disk, so call it where blocking is
+/// allowed) and then becomes visible, to every reader at once. Mutations queue
+/// for one another; reads wait only for the instant in which a finished
+/// mutation is put into memory, never for the disk.
+///
+/// Held in memory: about 500 bytes for each account and each token, and the texts
+/// in it.
+pub struct Accounts {
+    state: RwLock<State>,
+    /// Mutations queue here.
+    database: Mutex<Database>,
+    generation: AtomicU64,
+    pub(crate) entropy: Entropy,
+    admin_token: AdminToken,
+    /// Dropped last: the directory is free once the database is closed.
+    _lock: DirectoryLock,
+}
+
+/// What a good secret stands for.
+#[derive(Debug, Clone)]
+pub struct Verified {
+    /// The token's account, with its limits.
+    pub account: Arc<Account>,
+    /// The token, with its rights.
+    pub token: Arc<Token>,
+    /// The [`Accounts::generation`] that this is true of.
+    pub generation: u64,
+}
+
+impl Accounts {
+    /// Opens a data directory, and makes it (mode 0700), its database (0600)
+    /// and the account [`DEFAULT_ACCOUNT`](crate::DEFAULT_ACCOUNT) if they are not there. Sees to the
+    /// administrator's token; see [`Accounts::admin_token`]. `now` is only
+    /// asked which tokens have expired.
+    ///
+    /// Reads the whole database once and checks it.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing but the lock file and the directory itself has
+    /// then been made, unless it was the administrator's token that failed.
+    pub fn open(dir: &Path, now: UnixMillis, entropy: Entropy) -> Result<Self, OpenError> {
+        directory::create(dir)?;
+        let lock = directory::lock(dir)?;
+        let (database, state) = Database::open(dir, &first_changes(&*entropy))?;
+        let mut accounts = Self {
+            state: RwLock::new(state),
+            database: Mutex::new(database),
+            generation: AtomicU64::new(0),
+            entropy,
+            admin_token: AdminToken {
+                path: bootstrap::path(dir),
+                state: AdminTokenState::Kept,
+            },
+            _lock: lock,
+        };
+        accounts.admin_token.state = bootstrap::settle(&accounts, dir, now)?;
+        Ok(accounts)
+    }
+
+    /// Where the administrator's token lies, and what [`open`](Self::open) did
+    /// about it.
+    pub const fn admin_token(&self) -> &AdminToken {
+        &self.admin_token
+    }
+
+    /// The account and the rights that a secret stands for.
+    ///
+    /// One hash of the secret and two look-ups under a read lock; no disk.
+    ///
+    /// # Errors
+    /// [`VerifyError`].
+    pub fn verify(&self, secret: &str, now: UnixMillis) -> Result<Verified, VerifyError> {
+        if secret.is_empty() || secret.len() > MAX_SECRET_BYTES {
+            return Err(VerifyError::Unknown);
+        }
+        let digest = SecretDigest::of(secret);
+        let state = self.state.read();
+        let stored = state.token_by_digest(&digest).ok_or(VerifyError::Unknown)?;
+        if stored.token.is_expired(now) {
+            return Err(VerifyError::Expired);
+        }
+        let account = state
+            .account(stored.token.name.account())
+            .ok_or(VerifyError::Unknown)?;
+        Ok(Verified {
+            account: Arc::clone(account),
+            token: Arc::clone(&stored.token),
+            generation: self.generation.load(Ordering::Acquire),
+        })
+    }
+
+    /// Grows with every mutation that took effect. An answer of
+    /// [`verify`](Self::verify), or of any read, is still true while the
+    /// generation is the one that was read *before* asking, or
+    /// [`Verified::generation`]; but for tokens that expire, which is a matter
+    /// of time. Begins at any number in each process. One atomic load.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Reads the state; no lock but its own may be waited for inside.
+    pub(crate) fn read<R>(&self, read: impl FnOnce(&State) -> R) -> R {
+        read(&self.state.read())
+    }
+
+    /// Waits for its turn to mutate; the checks of a mutation hold until the
+    /// guard is dropped. After a failed commit, reads what is really on disk.
+    pub(crate) fn begin(&self, mode: Mode) -> Result<MutexGuard<'_, Database>, DatabaseError> {
+        let mut database = self.database.lock();
+        if mode == Mode::Apply && database.needs_reload() {
+            let found = database.reload()?;
+            let mut state = self.state.write();
+            let old = std::mem::replace(&mut *state, found);
+            self.generation.fetch_add(1, Ordering::Release);
+            drop(state);
+            // Outside the lock: it may be large.
+            drop(old);
+        }
+        Ok(database)
+    }
+
+    /// Makes the changes durable, then visible.
+    pub(crate) fn commit(
+        &self,
+        mut database: MutexGuard<'_, Database>,
+        changes: Vec<Change>,
+    ) -> Result<(), DatabaseError> {
+        database.commit(&changes)?;
+        let mut state = self.state.write();
+        for change in changes {
+            state.apply(change);
+        }
+        // Under the lock: whoever reads the new number sees the new state.
+        self.generation.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Accounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.read();
+        f.debug_struct("Accounts")
+            .field("accounts", &state.account_count())
+            .field("tokens", &state.token_count())
+            .field("generation", &self.generation())
+            .field("admin_token", &self.admin_token)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a new database holds: the default account, without limits.
+fn first_changes(entropy: &dyn Fn(&mut [u8])) -> Vec<Change> {
+    let uid = random::uid(entropy);
+    let account = Account::new(default_account(), uid, 1, AccountSettings::default());
+    vec![Change::PutAccount(account.into())]
+}

@@ -1,0 +1,41 @@
+//! Names and limits of the wire: each limit once, with its unit.
+
+use std::time::Duration;
+
+/// Metadata that asks for a dry run: `1` or `true`; `0` and `false` mean off.
+/// The reply to a dry run carries `dry-run: 1`.
+pub const DRY_RUN: &str = "dry-run";
+
+/// Trailer of `rpc.Cache/Dump`: how many entries were left out because their
+/// keys are no UTF-8.
+pub const SKIPPED: &str = "larder-skipped";
+
+/// Domain of every `google.rpc.ErrorInfo`.
+pub const ERROR_DOMAIN: &str = "larder";
+
+/// Largest request message, bytes, before and after decompression. Leaves room
+/// for a value of 3 MiB as base64 in JSON, which grows it by a third.
+pub const MAX_MESSAGE_BYTES: usize = 5 << 20;
+
+/// Largest metadata of a request, bytes.
+pub const MAX_METADATA_BYTES: u32 = 16 << 10;
+
+/// Longest percent-decoded `grpc-message` that the server sends, bytes.
+pub const MAX_STATUS_MESSAGE_BYTES: usize = 1 << 10;
+
+/// Most streams of one HTTP/2 connection at a time.
+pub const MAX_STREAMS_PER_CONNECTION: u32 = 1000;
+
+/// HTTP/2 receive window of a stream, bytes.
+pub const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+
+/// HTTP/2 receive window of a connection, bytes.
+pub const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+
+/// Longest call to an Accounts server: the talk's two seconds.
+pub const ACCOUNTS_TIMEOUT: Duration = Duration::from_secs(2);
+
+// A full value must fit its message in every encoding, and a stream's window
+// must not exceed its connection's.
+const _: () = assert!(MAX_MESSAGE_BYTES > (3 << 20) / 3 * 4 + (64 << 10));
+const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);

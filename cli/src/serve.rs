@@ -1,0 +1,300 @@
+//! `larder serve` and `larder accounts serve`.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use larder_server::{
+    AdminToken, AdminTokenState, App, ByteSize, Config, Drained, LogFormat, Role, Settings,
+};
+use tracing_subscriber::EnvFilter;
+
+use crate::data_dir::default_data_dir;
+
+/// Options of `larder serve`. A configuration file has the same names, with
+/// underscores; the command line wins over `LARDER_…` variables, and those over
+/// the file.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+
+    /// Memory of the store, as 512MiB or 4GiB [default: 1GiB]
+    #[arg(long, value_name = "SIZE", env = "LARDER_MAX_MEMORY")]
+    max_memory: Option<ByteSize>,
+
+    /// Ask another Accounts server about tokens, at http://HOST:PORT or https://HOST:PORT
+    #[arg(long, value_name = "URL", env = "LARDER_ACCOUNTS")]
+    accounts: Option<String>,
+
+    /// File with the credential to show to that server
+    #[arg(long, value_name = "FILE", requires = "accounts")]
+    accounts_token_file: Option<PathBuf>,
+
+    /// Authority of that server's certificate, PEM
+    #[arg(long, value_name = "FILE", requires = "accounts")]
+    accounts_ca: Option<PathBuf>,
+
+    /// Use an answer of that server this long, seconds, where it does not say [default: 10]
+    #[arg(long, value_name = "SECONDS", requires = "accounts")]
+    accounts_max_age_seconds: Option<u64>,
+
+    /// Serve callers without a credential as this account
+    #[arg(long, value_name = "ACCOUNT", env = "LARDER_ANONYMOUS")]
+    anonymous: Option<String>,
+
+    /// One key space for all accounts, counted by account: the talk's arrangement
+    #[arg(long)]
+    shared_keyspace: bool,
+
+    /// Let pages of this origin call, as https://app.example.com; repeatable
+    #[arg(long, value_name = "ORIGIN")]
+    cors_origin: Vec<String>,
+
+    /// Longest key, bytes [default: 1024]
+    #[arg(long, value_name = "BYTES")]
+    max_key_bytes: Option<usize>,
+
+    /// Largest value [default: 3MiB]
+    #[arg(long, value_name = "SIZE")]
+    max_value_bytes: Option<ByteSize>,
+
+    /// Most keys in a batch [default: 1000]
+    #[arg(long, value_name = "N")]
+    max_batch_keys: Option<usize>,
+
+    /// Largest page of a list of keys [default: 1000]
+    #[arg(long, value_name = "N")]
+    max_list_page: Option<usize>,
+}
+
+/// Options of every server.
+#[derive(Debug, Args)]
+struct CommonArgs {
+    /// Where to listen: IP:PORT or unix:PATH; repeatable. Port 0 picks a free one
+    #[arg(long, value_name = "ADDRESS", env = "LARDER_LISTEN", value_delimiter = ',')]
+    listen: Vec<String>,
+
+    /// Where accounts are kept [default: the platform's data directory, `larder` in it]
+    #[arg(long, value_name = "DIR", env = "LARDER_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+
+    /// Configuration file, TOML
+    #[arg(long, value_name = "FILE", env = "LARDER_CONFIG")]
+    config: Option<PathBuf>,
+
+    /// Worker threads [default: one for each core]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+
+    /// Certificate chain, PEM
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+
+    /// Private key of the certificate, PEM
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+
+    /// Take only clients with a certificate of this authority, PEM
+    #[arg(long, value_name = "FILE")]
+    client_ca: Option<PathBuf>,
+
+    /// Serve clear text beyond loopback: anybody on the way can read values and tokens
+    #[arg(long)]
+    allow_clear_text: bool,
+
+    /// Most connections [default: 10000]
+    #[arg(long, value_name = "N")]
+    max_connections: Option<usize>,
+
+    /// How the access log is written: text, json or off [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+
+    /// How long calls in flight may take to end at shutdown, seconds [default: 10]
+    #[arg(long, value_name = "SECONDS")]
+    drain_grace_seconds: Option<u64>,
+}
+
+/// `larder accounts …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum AccountsCommand {
+    /// Serve accounts and tokens alone, for cache servers elsewhere to ask
+    Serve(AccountsServeArgs),
+}
+
+/// Options of `larder accounts serve`.
+#[derive(Debug, Args)]
+pub(crate) struct AccountsServeArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+impl CommonArgs {
+    fn into_settings(self) -> (Option<PathBuf>, Settings) {
+        let settings = Settings {
+            listen: some(self.listen),
+            data_dir: self.data_dir,
+            threads: self.threads,
+            tls_cert: self.tls_cert,
+            tls_key: self.tls_key,
+            client_ca: self.client_ca,
+            allow_clear_text: self.allow_clear_text.then_some(true),
+            max_connections: self.max_connections,
+            log_format: self.log_format,
+            drain_grace_seconds: self.drain_grace_seconds,
+            ..Settings::default()
+        };
+        (self.config, settings)
+    }
+}
+
+impl ServeArgs {
+    fn into_settings(self) -> (Option<PathBuf>, Settings) {
+        let (file, common) = self.common.into_settings();
+        let settings = Settings {
+            max_memory: self.max_memory,
+            accounts: self.accounts,
+            accounts_token_file: self.accounts_token_file,
+            accounts_ca: self.accounts_ca,
+            accounts_max_age_seconds: self.accounts_max_age_seconds,
+            anonymous: self.anonymous,
+            shared_keyspace: self.shared_keyspace.then_some(true),
+            cors_origin: some(self.cors_origin),
+            max_key_bytes: self.max_key_bytes,
+            max_value_bytes: self.max_value_bytes,
+            max_batch_keys: self.max_batch_keys,
+            max_list_page: self.max_list_page,
+            ..common
+        };
+        (file, settings)
+    }
+}
+
+/// A list that was given.
+fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
+}
+
+/// Runs `larder serve` until it is told to end.
+pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    let (file, settings) = args.into_settings();
+    serve(Role::Cache, file, settings)
+}
+
+/// Runs `larder accounts …`.
+pub(crate) fn run_accounts(command: AccountsCommand) -> anyhow::Result<ExitCode> {
+    let AccountsCommand::Serve(args) = command;
+    let (file, settings) = args.common.into_settings();
+    serve(Role::Accounts, file, settings)
+}
+
+fn serve(role: Role, file: Option<PathBuf>, settings: Settings) -> anyhow::Result<ExitCode> {
+    let settings = match file {
+        Some(path) => settings.over(Settings::from_file(&path)?),
+        None => settings,
+    };
+    let config = Config::parse(role, settings, &default_data_dir())?;
+    log_to_stderr(config.log_format)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.threads)
+        .enable_all()
+        .build()
+        .context("the threads could not be started")?;
+    runtime.block_on(serve_until_told(config))
+}
+
+async fn serve_until_told(config: Config) -> anyhow::Result<ExitCode> {
+    let mut ends = Ends::listen()?;
+    let notice = anonymous_notice(&config);
+    let app = App::build(config).await?;
+    if let Some(token) = app.admin_token() {
+        tracing::info!("{}", admin_token_notice(token));
+    }
+    if let Some(notice) = notice {
+        tracing::info!("{notice}");
+    }
+    let running = app.run();
+    let mut out = std::io::stdout().lock();
+    for address in running.addresses() {
+        writeln!(out, "listening on {address}")?;
+    }
+    out.flush()?;
+    drop(out);
+
+    ends.wait().await;
+    tracing::info!("shutting down: calls in flight may end");
+    tokio::select! {
+        drained = running.drain() => if drained == Drained::Cut {
+            tracing::warn!("calls were cut off when the grace was over");
+        },
+        () = ends.wait() => tracing::warn!("told twice: ending at once"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn admin_token_notice(token: &AdminToken) -> String {
+    let path = token.path.display();
+    match token.state {
+        AdminTokenState::Created => format!("made an administrator's token: {path}"),
+        AdminTokenState::Kept => format!("the administrator's token is in {path}"),
+        AdminTokenState::Replaced => {
+            format!("the administrator's token was lost: it is revoked, and a new one is in {path}")
+        }
+        AdminTokenState::Retired => {
+            format!("the token in {path} was revoked; use another administrator's")
+        }
+    }
+}
+
+fn anonymous_notice(config: &Config) -> Option<String> {
+    let account = config.anonymous.as_ref()?;
+    let why = if config.anonymous_by_default { " (all listeners are local)" } else { "" };
+    Some(format!("calls without a token are served as account {account}{why}"))
+}
+
+/// The signals that end a server.
+struct Ends {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Ends {
+    fn listen() -> anyhow::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// The log goes to stderr; stdout is for the addresses. `LARDER_LOG` filters it
+/// in the syntax of `tracing`.
+fn log_to_stderr(format: LogFormat) -> anyhow::Result<()> {
+    let access = if format == LogFormat::Off { "off" } else { "info" };
+    let default = format!("info,access={access}");
+    let filter = match std::env::var("LARDER_LOG") {
+        Ok(given) => EnvFilter::try_new(given).context("LARDER_LOG")?,
+        Err(_) => EnvFilter::try_new(default)?,
+    };
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colour);
+    let installed = match format {
+        LogFormat::Json => log.json().flatten_event(true).try_init(),
+        LogFormat::Text | LogFormat::Off => log.try_init(),
+    };
+    installed.map_err(|error| anyhow::anyhow!("the log could not be started: {error}"))
+}

@@ -1,1 +1,0 @@
-//! The suite that every [`Store`](crate::Store) must pass.

@@ -1,0 +1,297 @@
+//! Start-up and shutdown: [`App`] is built and bound, [`Running`] serves.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use connectrpc_health::StaticChecker;
+use larder_accounts::{Accounts, AdminToken, OpenError, UnixMillis};
+use larder_engine::{Engine, EngineConfig, Keyspace};
+use rand::TryRngCore as _;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::authority::grpc::{AskerError, GrpcAsker};
+use crate::authority::remote::Remote;
+use crate::authority::{Anonymous, Authority};
+use crate::clock::{self, Clock};
+use crate::config::{Config, Listen};
+use crate::core::Core;
+use crate::edge::Edge;
+use crate::layers::origin::OriginPolicy;
+use crate::listen::{Listening, Socket, accept};
+use crate::rpc;
+use crate::tenants::Tenants;
+use crate::tls::{self, TlsError};
+
+/// How long closing answers may take to leave once the grace is over.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How often entries that expired are swept out, beside what each call drains.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Why a server cannot start. Each message names the setting or the file.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A socket cannot be bound.
+    #[error("listen: {address}: {reason}")]
+    Bind {
+        /// Where.
+        address: String,
+        /// Why.
+        reason: String,
+    },
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The data directory cannot be opened.
+    #[error("data_dir: {0}")]
+    DataDir(#[from] OpenError),
+    /// The client of another Accounts server cannot be made.
+    #[error("{0}")]
+    Accounts(String),
+    /// The machine has no randomness.
+    #[error("no randomness: {0}")]
+    Entropy(String),
+    /// The compiled contract is damaged.
+    #[error("the compiled contract cannot be read: {0}")]
+    Contract(String),
+}
+
+impl From<AskerError> for StartError {
+    fn from(error: AskerError) -> Self {
+        Self::Accounts(error.to_string())
+    }
+}
+
+/// A server that is built and bound, and not yet serving.
+pub struct App {
+    core: Arc<Core<Engine>>,
+    listening: Listening<Engine>,
+    sockets: Vec<(Socket, String)>,
+    health: Arc<StaticChecker>,
+    admin_token: Option<AdminToken>,
+    drain_grace: Duration,
+}
+
+impl App {
+    /// Opens what the configuration names: certificates, the data directory,
+    /// the sockets, in this order, so that a server that cannot start leaves
+    /// nothing behind.
+    ///
+    /// # Errors
+    /// [`StartError`]. Nothing then listens.
+    pub async fn build(config: Config) -> Result<Self, StartError> {
+        let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
+        let (authority, accounts) = match &config.accounts {
+            Some(remote) => (
+                Authority::Remote(Remote::new(GrpcAsker::new(remote)?)),
+                None,
+            ),
+            None => {
+                let now = UnixMillis::new(clock::unix_millis());
+                let accounts = Arc::new(Accounts::open(
+                    &config.data_dir,
+                    now,
+                    Box::new(fill_random),
+                )?);
+                (Authority::Local(Arc::clone(&accounts)), Some(accounts))
+            }
+        };
+        let mut sockets = Vec::with_capacity(config.listen.len());
+        for listen in &config.listen {
+            sockets.push(bind(listen).await?);
+        }
+        let admin_token = accounts
+            .as_ref()
+            .map(|accounts| accounts.admin_token().clone());
+        let store = Arc::new(Engine::new(EngineConfig {
+            max_memory_bytes: config.max_memory_bytes,
+            hash_seed: hash_seed()?,
+            first_version: first_version(),
+            keyspace: if config.shared_keyspace {
+                Keyspace::Shared
+            } else {
+                Keyspace::PerAccount
+            },
+        }));
+        let core = Arc::new(Core {
+            tenants: Tenants::new(Arc::clone(&store)),
+            store,
+            authority,
+            features: features(&config),
+            anonymous: config.anonymous.map(Anonymous::new),
+            origins: OriginPolicy {
+                allowed: config.cors_origins,
+                guard_host: config.anonymous_by_default,
+            },
+            limits: config.limits,
+            max_connections: config.max_connections,
+            clock: Arc::new(Clock::start()),
+            stop: CancellationToken::new(),
+            accounts,
+        });
+        let (router, health) = rpc::router(&core, config.role)
+            .map_err(|error| StartError::Contract(error.to_string()))?;
+        let listening = Listening {
+            edge: Edge::new(Arc::clone(&core), router),
+            tls,
+            connections: Arc::new(Semaphore::new(config.max_connections)),
+            tracker: TaskTracker::new(),
+            drain: CancellationToken::new(),
+        };
+        Ok(Self {
+            core,
+            listening,
+            sockets,
+            health,
+            admin_token,
+            drain_grace: config.drain_grace,
+        })
+    }
+
+    /// What became of the administrator's token; `None` where accounts are kept
+    /// elsewhere.
+    pub fn admin_token(&self) -> Option<&AdminToken> {
+        self.admin_token.as_ref()
+    }
+
+    /// Begins to serve, on the runtime that this is called on.
+    pub fn run(self) -> Running {
+        let addresses = self
+            .sockets
+            .iter()
+            .map(|(_, address)| address.clone())
+            .collect();
+        let listening = Arc::new(self.listening);
+        for (socket, _) in self.sockets {
+            listening
+                .tracker
+                .spawn(accept(socket, Arc::clone(&listening)));
+        }
+        listening
+            .tracker
+            .spawn(sweep(Arc::clone(&self.core), listening.drain.clone()));
+        Running {
+            addresses,
+            listening,
+            core: self.core,
+            health: self.health,
+            drain_grace: self.drain_grace,
+        }
+    }
+}
+
+/// A server that serves. Dropped without [`drain`](Self::drain), it goes on
+/// until its runtime ends.
+pub struct Running {
+    addresses: Vec<String>,
+    listening: Arc<Listening<Engine>>,
+    core: Arc<Core<Engine>>,
+    health: Arc<StaticChecker>,
+    drain_grace: Duration,
+}
+
+/// How a drain went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Drained {
+    /// Every call ended by itself.
+    Clean,
+    /// The grace was over first: the calls left were ended with `DRAINING`.
+    Cut,
+}
+
+impl Running {
+    /// Where it listens, one for each listener, as `--server` takes them.
+    pub fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// Ends the server: reports itself as not serving, takes no more
+    /// connections, tells those there are to go away, lets calls in flight end
+    /// within the grace, and then ends them.
+    pub async fn drain(self) -> Drained {
+        self.health.shutdown();
+        self.listening.drain.cancel();
+        let tracker = &self.listening.tracker;
+        tracker.close();
+        if tokio::time::timeout(self.drain_grace, tracker.wait())
+            .await
+            .is_ok()
+        {
+            return Drained::Clean;
+        }
+        self.core.stop.cancel();
+        // Whoever does not read what is left of an answer is cut off.
+        let _ = tokio::time::timeout(LAST_WORDS, tracker.wait()).await;
+        Drained::Cut
+    }
+}
+
+async fn bind(listen: &Listen) -> Result<(Socket, String), StartError> {
+    let failed = |error: io::Error| StartError::Bind {
+        address: match listen {
+            Listen::Tcp(address) => address.to_string(),
+            Listen::Unix(path) => format!("unix:{}", path.display()),
+        },
+        reason: match error.kind() {
+            io::ErrorKind::AddrInUse => "is in use by another program".into(),
+            _ => error.to_string(),
+        },
+    };
+    let socket = Socket::bind(listen).await.map_err(failed)?;
+    let address = socket.address().map_err(failed)?;
+    Ok((socket, address))
+}
+
+/// Sweeps expired entries out, also of accounts that nobody calls.
+async fn sweep(core: Arc<Core<Engine>>, drain: CancellationToken) {
+    let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = drain.cancelled() => return,
+        }
+        core.store.sweep(core.clock.now(), SWEEP_ENTRIES);
+    }
+}
+
+/// Entries that one sweep takes out at the most.
+const SWEEP_ENTRIES: usize = 10_000;
+
+fn features(config: &Config) -> Vec<&'static str> {
+    [
+        ("anonymous", config.anonymous.is_some()),
+        ("shared-keyspace", config.shared_keyspace),
+        ("tls", config.tls.is_some()),
+        ("remote-accounts", config.accounts.is_some()),
+    ]
+    .into_iter()
+    .filter_map(|(name, on)| on.then_some(name))
+    .collect()
+}
+
+/// Randomness fit for secrets. The operating system's generator does not fail
+/// once it has worked, which [`hash_seed`] has made sure of at start-up; if it
+/// did, a predictable token would be worse than no server.
+fn fill_random(buffer: &mut [u8]) {
+    rand::rngs::OsRng
+        .try_fill_bytes(buffer)
+        .expect("the operating system's randomness, which worked at start-up, fails");
+}
+
+fn hash_seed() -> Result<[u8; 16], StartError> {
+    let mut seed = [0; 16];
+    rand::rngs::OsRng
+        .try_fill_bytes(&mut seed)
+        .map_err(|error| StartError::Entropy(error.to_string()))?;
+    Ok(seed)
+}
+
+/// Versions of this run begin above those of every run before, as long as fewer
+/// than 2^20 writes a millisecond were made: the boot time is the upper part.
+fn first_version() -> u64 {
+    clock::unix_millis() << 20
+}

@@ -1,0 +1,274 @@
+//! Asking over gRPC: `larder.accounts.v1` first, and the talk's `rpc.Accounts`
+//! where a server knows no other.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use connectrpc::client::{CallOptions, ClientConfig, Http2Connection, SharedHttp2Connection};
+use connectrpc::{ConnectError, ErrorCode, Protocol};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use larder_accounts::{Actions, TokenRights};
+use larder_api::wire::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
+use larder_api::{accounts_v1, talk};
+use larder_model::{AccountId, AccountName, AccountUid, AtLimit, Quota};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use sha2::{Digest as _, Sha256};
+
+use super::remote::{Ask, AskError, Verdict};
+use super::{Grant, whole_account};
+use crate::config::RemoteAccounts;
+use crate::tenants::AccountGrant;
+use crate::tls;
+
+/// Calls in flight on the one connection.
+const MAX_IN_FLIGHT: usize = 1024;
+/// The Accounts server is given less than the caller has left, so that its
+/// refusal can still travel: a tenth, at most this.
+const MAX_MARGIN: Duration = Duration::from_millis(20);
+
+/// A client of an Accounts server.
+pub(crate) struct GrpcAsker(Arc<Inner>);
+
+struct Inner {
+    v1: accounts_v1::AccountServiceClient<SharedHttp2Connection>,
+    talk: talk::AccountsClient<SharedHttp2Connection>,
+    /// It said UNIMPLEMENTED to `larder.accounts.v1`.
+    knows_only_talk: AtomicBool,
+    default_max_age: Duration,
+}
+
+/// Why the client cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[error("{setting}: {}: {reason}", path.display())]
+pub(crate) struct AskerError {
+    setting: &'static str,
+    path: std::path::PathBuf,
+    reason: String,
+}
+
+impl GrpcAsker {
+    /// Reads the files that `remote` names; connects on first use.
+    pub(crate) fn new(remote: &RemoteAccounts) -> Result<Self, AskerError> {
+        let builder = Http2Connection::builder()
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+        let connection = match &remote.ca {
+            Some(ca) => builder.lazy_tls(remote.uri.clone(), client_tls(ca)?),
+            None => builder.lazy_plaintext(remote.uri.clone()),
+        };
+        let connection = connection.shared(MAX_IN_FLIGHT);
+        let mut config = ClientConfig::new(remote.uri.clone()).with_protocol(Protocol::Grpc);
+        if let Some(path) = &remote.token_file {
+            config = config.with_default_header("authorization", credential(path)?);
+        }
+        Ok(Self(Arc::new(Inner {
+            v1: accounts_v1::AccountServiceClient::new(connection.clone(), config.clone()),
+            talk: talk::AccountsClient::new(connection, config),
+            knows_only_talk: AtomicBool::new(false),
+            default_max_age: remote.default_max_age,
+        })))
+    }
+}
+
+fn credential(path: &Path) -> Result<http::HeaderValue, AskerError> {
+    let failed = |reason: String| AskerError {
+        setting: "accounts_token_file",
+        path: path.into(),
+        reason,
+    };
+    let token = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    let mut value = http::HeaderValue::from_str(&format!("Bearer {}", token.trim()))
+        .map_err(|_| failed("holds characters that no token has".into()))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn client_tls(ca: &Path) -> Result<Arc<rustls::ClientConfig>, AskerError> {
+    let failed = |reason: String| AskerError {
+        setting: "accounts_ca",
+        path: ca.into(),
+        reason,
+    };
+    let mut roots = rustls::RootCertStore::empty();
+    let certs = CertificateDer::pem_file_iter(ca).map_err(|e| failed(e.to_string()))?;
+    for cert in certs {
+        let cert = cert.map_err(|e| failed(e.to_string()))?;
+        roots.add(cert).map_err(|e| failed(e.to_string()))?;
+    }
+    let mut config = rustls::ClientConfig::builder_with_provider(tls::provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| failed(e.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(config))
+}
+
+impl Ask for GrpcAsker {
+    fn ask(
+        &self,
+        secret: String,
+        limit: Duration,
+    ) -> BoxFuture<'static, Result<Verdict, AskError>> {
+        let inner = Arc::clone(&self.0);
+        async move {
+            // The callee is told less than we wait; we do not rely on it.
+            match tokio::time::timeout(limit, inner.ask(secret, limit)).await {
+                Ok(result) => result,
+                Err(_) => Err(AskError::TimedOut),
+            }
+        }
+        .boxed()
+    }
+}
+
+impl Inner {
+    async fn ask(&self, secret: String, limit: Duration) -> Result<Verdict, AskError> {
+        let given = limit.saturating_sub((limit / 10).min(MAX_MARGIN));
+        let options = || CallOptions::default().with_timeout(given);
+        if !self.knows_only_talk.load(Ordering::Relaxed) {
+            let request = accounts_v1::VerifyTokenRequest {
+                secret: secret.clone(),
+                ..Default::default()
+            };
+            match self.v1.verify_token_with_options(request, options()).await {
+                Ok(response) => return v1_verdict(&response.into_owned(), self.default_max_age),
+                Err(error) if error.code == ErrorCode::Unimplemented => {
+                    self.knows_only_talk.store(true, Ordering::Relaxed);
+                }
+                Err(error) => return no_answer(&error),
+            }
+        }
+        let request = talk::GetByTokenReq {
+            token: secret.clone(),
+            ..Default::default()
+        };
+        match self
+            .talk
+            .get_by_token_with_options(request, options())
+            .await
+        {
+            Ok(response) => Ok(talk_verdict(
+                &response.into_owned(),
+                &secret,
+                self.default_max_age,
+            )),
+            // A server that learned `larder.accounts.v1` since is asked there
+            // again.
+            Err(error) if error.code == ErrorCode::Unimplemented => {
+                self.knows_only_talk.store(false, Ordering::Relaxed);
+                no_answer(&error)
+            }
+            Err(error) => no_answer(&error),
+        }
+    }
+}
+
+/// What an error says of the token. A refusal of *our* credential is no word
+/// about the caller's.
+fn no_answer(error: &ConnectError) -> Result<Verdict, AskError> {
+    match error.code {
+        ErrorCode::NotFound => Ok(Verdict::Unknown),
+        ErrorCode::DeadlineExceeded => Err(AskError::TimedOut),
+        code => Err(AskError::Unavailable(format!(
+            "{}: {}",
+            code.as_str(),
+            error.message.as_deref().unwrap_or_default()
+        ))),
+    }
+}
+
+fn v1_verdict(
+    response: &accounts_v1::VerifyTokenResponse,
+    default_max_age: Duration,
+) -> Result<Verdict, AskError> {
+    let nonsense = |what: &str| AskError::Unavailable(format!("its answer has a bad {what}"));
+    let (Some(account), Some(token)) = (response.account.as_option(), response.token.as_option())
+    else {
+        return Err(nonsense("account or token"));
+    };
+    let name = account.name.strip_prefix("accounts/").unwrap_or_default();
+    let name = AccountName::parse(name).map_err(|_| nonsense("account name"))?;
+    let actions: Actions = token
+        .actions
+        .iter()
+        .filter_map(|action| crate::rpc::accounts_v1::action(action.as_known()?))
+        .collect();
+    let mut namespaces: Vec<Box<str>> = token
+        .namespaces
+        .iter()
+        .map(|ns| ns.as_str().into())
+        .collect();
+    namespaces.sort_unstable();
+    let max_age = response
+        .max_age
+        .as_option()
+        .map_or(Ok(default_max_age), |age| {
+            Duration::try_from(age.clone()).map_err(|_| nonsense("max_age"))
+        })?;
+    let grant = Grant {
+        account: AccountGrant {
+            id: AccountId {
+                name,
+                uid: AccountUid::new(&account.uid),
+            },
+            quota: Quota {
+                max_keys: limit(account.max_keys).unwrap_or(u64::MAX),
+                max_bytes: limit(account.max_bytes).unwrap_or(u64::MAX),
+                at_limit: crate::rpc::accounts_v1::at_limit(account.at_limit.as_known()),
+            },
+            max_requests_per_second: limit(account.max_requests_per_second),
+        },
+        rights: TokenRights {
+            actions,
+            namespaces: namespaces.into(),
+            key_prefix: token.key_prefix.as_slice().into(),
+        },
+    };
+    Ok(Verdict::Granted {
+        grant: Arc::new(grant),
+        max_age,
+    })
+}
+
+/// 0 and less mean no limit.
+fn limit(wire: i64) -> Option<u64> {
+    u64::try_from(wire).ok().filter(|n| *n > 0)
+}
+
+/// The talk's answer names no account: it is called by a digest of its token,
+/// so that two tokens never share entries by accident.
+fn talk_verdict(response: &talk::GetByTokenResp, secret: &str, max_age: Duration) -> Verdict {
+    let Some(account) = response.account.as_option() else {
+        return Verdict::Unknown;
+    };
+    let digest = Sha256::digest(secret.as_bytes());
+    let name = digest[..16]
+        .iter()
+        .fold(String::from("token-"), |text, byte| {
+            format!("{text}{byte:02x}")
+        });
+    let Ok(name) = AccountName::parse(&name) else {
+        return Verdict::Unknown;
+    };
+    let uid = AccountUid::new(name.as_str());
+    Verdict::Granted {
+        grant: Arc::new(Grant {
+            account: AccountGrant {
+                id: AccountId { name, uid },
+                quota: Quota {
+                    max_keys: u64::try_from(account.max_cache_keys).unwrap_or(0),
+                    max_bytes: u64::MAX,
+                    at_limit: AtLimit::Refuse,
+                },
+                max_requests_per_second: None,
+            },
+            rights: whole_account(),
+        }),
+        max_age,
+    }
+}

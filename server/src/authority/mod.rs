@@ -1,0 +1,136 @@
+//! Who vouches for a credential: the accounts in this process, or another
+//! Accounts server.
+
+pub(crate) mod grpc;
+pub(crate) mod remote;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use larder_accounts::{Accounts, Actions, TokenRights, UnixMillis};
+use larder_api::errors::Reason;
+use larder_model::{AccountId, AccountName, AccountUid, Quota};
+use parking_lot::RwLock;
+
+use crate::clock;
+use crate::failure::Failure;
+use crate::tenants::AccountGrant;
+
+/// What a credential stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Grant {
+    pub(crate) account: AccountGrant,
+    pub(crate) rights: TokenRights,
+}
+
+/// Rights over a whole account, without the control plane.
+pub(crate) fn whole_account() -> TokenRights {
+    TokenRights {
+        actions: Actions::READ_WRITE,
+        namespaces: Box::default(),
+        key_prefix: Box::default(),
+    }
+}
+
+/// Who is asked about a token.
+pub(crate) enum Authority {
+    /// The accounts of this process: a look-up in memory.
+    Local(Arc<Accounts>),
+    /// Another server.
+    Remote(remote::Remote),
+}
+
+impl Authority {
+    /// What a token stands for. Waits, at most until `deadline`, for a remote
+    /// authority that has not answered for this token lately.
+    pub(crate) async fn verify(
+        &self,
+        secret: &str,
+        deadline: Option<Instant>,
+    ) -> Result<Arc<Grant>, Failure> {
+        match self {
+            Self::Local(accounts) => {
+                let now = UnixMillis::new(clock::unix_millis());
+                let verified = accounts.verify(secret, now).map_err(|_| token_invalid())?;
+                Ok(Arc::new(Grant {
+                    account: AccountGrant::from(&*verified.account),
+                    rights: verified.token.rights.clone(),
+                }))
+            }
+            Self::Remote(remote) => remote.verify(secret, deadline).await,
+        }
+    }
+}
+
+/// The one answer for every bad credential: it does not say whether the token
+/// was unknown, revoked or expired.
+pub(crate) fn token_invalid() -> Failure {
+    Failure::new(
+        Reason::TokenInvalid,
+        "the token is unknown, revoked or expired",
+    )
+}
+
+/// How long to stay away from an Accounts server that cannot be asked.
+pub(crate) const ACCOUNTS_RETRY_DELAY: Duration = Duration::from_secs(1);
+
+pub(crate) fn accounts_unavailable(why: &str) -> Failure {
+    Failure::new(
+        Reason::AccountsUnavailable,
+        format!("the Accounts server cannot be asked: {why}"),
+    )
+    .retry_after(ACCOUNTS_RETRY_DELAY)
+}
+
+/// The account of callers without a credential.
+pub(crate) struct Anonymous {
+    name: AccountName,
+    /// The grant, and the generation of the accounts that it is true of.
+    cached: RwLock<Option<(u64, Arc<Grant>)>>,
+}
+
+impl Anonymous {
+    pub(crate) fn new(name: AccountName) -> Self {
+        Self {
+            name,
+            cached: RwLock::new(None),
+        }
+    }
+
+    /// The account's grant. A remote authority is not asked, because there is
+    /// no credential to ask about: the account then has no quota of its own.
+    pub(crate) fn grant(&self, authority: &Authority) -> Result<Arc<Grant>, Failure> {
+        let generation = match authority {
+            Authority::Local(accounts) => accounts.generation(),
+            Authority::Remote(_) => 0,
+        };
+        if let Some((of, grant)) = &*self.cached.read()
+            && *of == generation
+        {
+            return Ok(Arc::clone(grant));
+        }
+        let account = match authority {
+            Authority::Local(accounts) => accounts.account(&self.name).map_or_else(
+                || {
+                    let message = format!("there is no account {} for anonymous calls", self.name);
+                    Err(Failure::new(Reason::TokenMissing, message))
+                },
+                |account| Ok(AccountGrant::from(&*account)),
+            )?,
+            Authority::Remote(_) => AccountGrant {
+                id: AccountId {
+                    name: self.name.clone(),
+                    uid: AccountUid::new("anonymous"),
+                },
+                quota: Quota::UNLIMITED,
+                max_requests_per_second: None,
+            },
+        };
+        let grant = Arc::new(Grant {
+            account,
+            rights: whole_account(),
+        });
+        *self.cached.write() = Some((generation, Arc::clone(&grant)));
+        Ok(grant)
+    }
+}

@@ -1,0 +1,255 @@
+//! One call, from its head to its last frame: what `admit` finds out, what the
+//! handler leaves, and what `finish` logs.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use larder_accounts::{Action, TokenRights};
+use larder_api::errors::{Code, Reason};
+use larder_model::{EntryKey, Mode, Namespace, Store};
+
+use crate::clock::{self, Clock};
+use crate::failure::{Contract, Failure, store_failure};
+use crate::methods::Method;
+use crate::tenants::Tenant;
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Peer {
+    Tcp(SocketAddr),
+    Unix,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix => f.write_str("unix"),
+        }
+    }
+}
+
+/// Whose call it is, and what they may do. From the credential, never from a
+/// field of the v1 contract.
+pub(crate) struct Identity<S: Store> {
+    pub(crate) tenant: Arc<Tenant<S>>,
+    pub(crate) rights: TokenRights,
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) code: Code,
+    pub(crate) reason: Option<Reason>,
+}
+
+impl Outcome {
+    pub(crate) const OK: Self = Self {
+        code: Code::Ok,
+        reason: None,
+    };
+}
+
+/// One call.
+pub(crate) struct Call<S: Store> {
+    /// What is called.
+    pub(crate) method: &'static Method,
+    /// Who calls.
+    pub(crate) peer: Peer,
+    /// When its head was read.
+    pub(crate) started: Instant,
+    /// When the caller gives up.
+    pub(crate) deadline: Option<Instant>,
+    /// Metadata `dry-run`; may only switch it on.
+    pub(crate) dry_run: Mode,
+    clock: Arc<Clock>,
+    identity: OnceLock<Identity<S>>,
+    outcome: OnceLock<Outcome>,
+    /// A handler took the call over: errors before that are the protocol
+    /// layer's.
+    handled: AtomicBool,
+    /// A mutation began: a deadline after that may have had an effect.
+    mutating: AtomicBool,
+    accounts_wait_us: AtomicU64,
+    skipped: AtomicU64,
+}
+
+impl<S: Store> Call<S> {
+    pub(crate) fn new(method: &'static Method, peer: Peer, clock: Arc<Clock>) -> Self {
+        Self {
+            method,
+            peer,
+            started: clock::instant(),
+            deadline: None,
+            dry_run: Mode::Apply,
+            clock,
+            identity: OnceLock::new(),
+            outcome: OnceLock::new(),
+            handled: AtomicBool::new(false),
+            mutating: AtomicBool::new(false),
+            accounts_wait_us: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
+        }
+    }
+
+    /// What the store is told of this call. `validate_only` is the request's
+    /// field, where it has one.
+    pub(crate) fn store_call(&self, validate_only: bool) -> larder_model::Call {
+        larder_model::Call {
+            now: self.clock.now(),
+            deadline: self.deadline.map(|at| self.clock.time_of(at)),
+            mode: self.mode(validate_only),
+        }
+    }
+
+    /// Whether the call takes effect.
+    pub(crate) fn mode(&self, validate_only: bool) -> Mode {
+        if validate_only {
+            Mode::DryRun
+        } else {
+            self.dry_run
+        }
+    }
+
+    /// Time left; `None` without a deadline.
+    pub(crate) fn time_left(&self) -> Option<Duration> {
+        self.deadline
+            .map(|at| at.saturating_duration_since(clock::instant()))
+    }
+
+    /// The caller, once known.
+    pub(crate) fn identity(&self) -> Option<&Identity<S>> {
+        self.identity.get()
+    }
+
+    /// The caller, for handlers of methods that need one.
+    pub(crate) fn known(&self) -> Result<&Identity<S>, Failure> {
+        self.identity
+            .get()
+            .ok_or_else(|| Failure::new(Reason::TokenMissing, "the call carries no credential"))
+    }
+
+    pub(crate) fn set_identity(&self, identity: Identity<S>) {
+        // Set once: by `admit`, or by the talk's handlers, never by both.
+        let _ = self.identity.set(identity);
+    }
+
+    /// Marks that the handler took over.
+    pub(crate) fn begin_handling(&self) {
+        self.handled.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn was_handled(&self) -> bool {
+        self.handled.load(Ordering::Relaxed)
+    }
+
+    /// Refuses a mutation whose caller has given up, and marks that one begins.
+    pub(crate) fn begin_mutation(&self) -> Result<(), Failure> {
+        if self.time_left() == Some(Duration::ZERO) {
+            return Err(self.deadline_failure());
+        }
+        self.mutating.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// What to say when the deadline has passed.
+    pub(crate) fn deadline_failure(&self) -> Failure {
+        if self.mutating.load(Ordering::Relaxed) {
+            Failure::new(
+                Reason::MaybeApplied,
+                "the deadline passed while the call was carried out",
+            )
+        } else {
+            Failure::new(
+                Reason::NotStarted,
+                "the deadline passed before the call had any effect",
+            )
+        }
+    }
+
+    /// Checks that the caller may do `action` to one entry.
+    pub(crate) fn may(&self, action: Action, at: EntryKey<'_>) -> Result<&Identity<S>, Failure> {
+        let identity = self.known()?;
+        let rights = &identity.rights;
+        require(rights.allows(action), "this action")?;
+        require(rights.allows_namespace(at.namespace), "this namespace")?;
+        require(rights.allows_key(at.key.as_bytes()), "this key")?;
+        Ok(identity)
+    }
+
+    /// Checks that the caller may do `action` to all keys with a prefix.
+    pub(crate) fn may_all(
+        &self,
+        action: Action,
+        namespace: Namespace<'_>,
+        prefix: &[u8],
+    ) -> Result<&Identity<S>, Failure> {
+        let identity = self.known()?;
+        let rights = &identity.rights;
+        require(rights.allows(action), "this action")?;
+        require(rights.allows_namespace(namespace), "this namespace")?;
+        require(rights.allows_prefix(prefix), "this prefix")?;
+        Ok(identity)
+    }
+
+    /// A store's refusal in the words of this call's contract.
+    pub(crate) fn store_failure(&self, error: &larder_model::StoreError) -> Failure {
+        let contract = if self.method.is_talk() {
+            Contract::Talk
+        } else {
+            Contract::V1
+        };
+        let account = self
+            .identity()
+            .map_or("?", |identity| identity.tenant.name().as_str());
+        store_failure(error, account, contract)
+    }
+
+    /// Notes how the call ended; the first note counts.
+    pub(crate) fn note(&self, outcome: Outcome) {
+        let _ = self.outcome.set(outcome);
+    }
+
+    /// Notes a failure, and passes it on.
+    pub(crate) fn failed(&self, failure: Failure) -> Failure {
+        self.note(Outcome {
+            code: failure.code,
+            reason: Some(failure.reason),
+        });
+        failure
+    }
+
+    pub(crate) fn outcome(&self) -> Option<Outcome> {
+        self.outcome.get().copied()
+    }
+
+    pub(crate) fn add_accounts_wait(&self, wait: Duration) {
+        let us = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
+        self.accounts_wait_us.fetch_add(us, Ordering::Relaxed);
+    }
+
+    pub(crate) fn accounts_wait(&self) -> Duration {
+        Duration::from_micros(self.accounts_wait_us.load(Ordering::Relaxed))
+    }
+
+    /// Counts entries that a dump left out.
+    pub(crate) fn add_skipped(&self, entries: u64) {
+        self.skipped.fetch_add(entries, Ordering::Relaxed);
+    }
+
+    pub(crate) fn skipped(&self) -> u64 {
+        self.skipped.load(Ordering::Relaxed)
+    }
+}
+
+fn require(allowed: bool, what: &str) -> Result<(), Failure> {
+    if allowed {
+        Ok(())
+    } else {
+        let message = format!("the token does not give the right to {what}");
+        Err(Failure::new(Reason::ScopeDenied, message))
+    }
+}

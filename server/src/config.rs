@@ -1,0 +1,529 @@
+//! What a server is told: [`Settings`] as a file or a command line gives them,
+//! [`Config`] once they are checked.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use larder_model::{AccountName, Limits};
+use serde::Deserialize;
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// A TCP address; port 0 picks a free port.
+    Tcp(SocketAddr),
+    /// A Unix socket, as `unix:PATH`.
+    Unix(PathBuf),
+}
+
+impl Listen {
+    /// True when only this machine can reach it.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return if path.is_empty() {
+                Err("unix: needs a path".into())
+            } else {
+                Ok(Self::Unix(path.into()))
+            };
+        }
+        let text = text.replacen("localhost:", "127.0.0.1:", 1);
+        text.parse()
+            .map(Self::Tcp)
+            .map_err(|_| format!("`{text}` is neither IP:PORT (as 127.0.0.1:5051) nor unix:PATH"))
+    }
+}
+
+/// A number of bytes, written as `512MiB`, `1GiB`, `4096`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteSize(pub u64);
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let unit: u64 = match text[digits.len()..].to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "k" | "kib" => 1 << 10,
+            "m" | "mib" => 1 << 20,
+            "g" | "gib" => 1 << 30,
+            "t" | "tib" => 1 << 40,
+            "kb" => 1_000,
+            "mb" => 1_000_000,
+            "gb" => 1_000_000_000,
+            _ => {
+                return Err(format!(
+                    "`{text}`: the unit must be B, KiB, MiB, GiB, TiB, kB, MB or GB"
+                ));
+            }
+        };
+        let number: u64 = digits.trim().parse().map_err(|_| {
+            format!("`{text}` is no size: write a whole number and a unit, as 512MiB")
+        })?;
+        number
+            .checked_mul(unit)
+            .map(Self)
+            .ok_or_else(|| format!("`{text}` is too large"))
+    }
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [(&str, u64); 4] = [
+            ("TiB", 1 << 40),
+            ("GiB", 1 << 30),
+            ("MiB", 1 << 20),
+            ("KiB", 1 << 10),
+        ];
+        match UNITS
+            .iter()
+            .find(|(_, unit)| self.0 >= *unit && self.0.is_multiple_of(*unit))
+        {
+            Some((name, unit)) => write!(f, "{}{name}", self.0 / unit),
+            None => write!(f, "{}B", self.0),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: serde::Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Number(u64),
+            Text(String),
+        }
+        match Written::deserialize(source)? {
+            Written::Number(bytes) => Ok(Self(bytes)),
+            Written::Text(text) => text.parse().map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+/// How the access log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+    /// None.
+    Off,
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            "off" => Ok(Self::Off),
+            _ => Err(format!("`{text}` is none of text, json, off")),
+        }
+    }
+}
+
+/// Settings as they were written, all optional. A configuration file has these
+/// names; the command line has them with dashes.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Where to listen; default `127.0.0.1:5051`.
+    pub listen: Option<Vec<String>>,
+    /// Where accounts are kept; the command line knows the default.
+    pub data_dir: Option<PathBuf>,
+    /// Memory of the store; default 1 GiB.
+    pub max_memory: Option<ByteSize>,
+    /// Worker threads; default one for each core.
+    pub threads: Option<usize>,
+    /// Certificate chain, PEM.
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub tls_key: Option<PathBuf>,
+    /// Authorities whose client certificates are asked for, PEM.
+    pub client_ca: Option<PathBuf>,
+    /// Serve clear text beyond loopback.
+    pub allow_clear_text: Option<bool>,
+    /// Another Accounts server, `http://` or `https://`.
+    pub accounts: Option<String>,
+    /// Credential to show to it, with the right to verify tokens.
+    pub accounts_token_file: Option<PathBuf>,
+    /// Authority of its certificate, PEM.
+    pub accounts_ca: Option<PathBuf>,
+    /// How long an answer of an Accounts server that gives no `max_age` is
+    /// used, seconds; default 10.
+    pub accounts_max_age_seconds: Option<u64>,
+    /// Account of callers without a credential.
+    pub anonymous: Option<String>,
+    /// One key space for all accounts, as in the talk.
+    pub shared_keyspace: Option<bool>,
+    /// Origins whose pages may call.
+    pub cors_origin: Option<Vec<String>>,
+    /// Most connections; default 10,000.
+    pub max_connections: Option<usize>,
+    /// Longest key, bytes.
+    pub max_key_bytes: Option<usize>,
+    /// Largest value.
+    pub max_value_bytes: Option<ByteSize>,
+    /// Most keys in a batch.
+    pub max_batch_keys: Option<usize>,
+    /// Largest page of a list.
+    pub max_list_page: Option<usize>,
+    /// How the access log is written; default text.
+    pub log_format: Option<LogFormat>,
+    /// How long calls in flight may take to end at shutdown, seconds; default
+    /// 10.
+    pub drain_grace_seconds: Option<u64>,
+}
+
+macro_rules! overlay {
+    ($over:ident, $under:ident: $($field:ident),* $(,)?) => {
+        Settings { $($field: $over.$field.or($under.$field)),* }
+    };
+}
+
+impl Settings {
+    /// Reads a TOML file.
+    ///
+    /// # Errors
+    /// [`ConfigError::File`] names the file, the line and the key.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let failed = |reason: String| ConfigError::File {
+            path: path.into(),
+            reason,
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+        toml::from_str(&text).map_err(|error| failed(error.to_string().trim_end().into()))
+    }
+
+    /// These settings where they are given, `under` where they are not.
+    #[must_use]
+    pub fn over(self, under: Self) -> Self {
+        let over = self;
+        overlay!(over, under:
+            listen, data_dir, max_memory, threads, tls_cert, tls_key, client_ca, allow_clear_text,
+            accounts, accounts_token_file, accounts_ca, accounts_max_age_seconds, anonymous,
+            shared_keyspace, cors_origin, max_connections, max_key_bytes, max_value_bytes,
+            max_batch_keys, max_list_page, log_format, drain_grace_seconds,
+        )
+    }
+}
+
+/// Certificate and key of the server, and whose client certificates it takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificate chain, PEM.
+    pub cert: PathBuf,
+    /// Private key, PEM.
+    pub key: PathBuf,
+    /// Authorities of client certificates, PEM. Given, every client must show
+    /// one.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Another Accounts server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteAccounts {
+    /// Where it is.
+    pub uri: http::Uri,
+    /// File with the credential to show to it.
+    pub token_file: Option<PathBuf>,
+    /// Authority of its certificate, PEM; the platform's are not used.
+    pub ca: Option<PathBuf>,
+    /// How long an answer without a `max_age` is used.
+    pub default_max_age: Duration,
+}
+
+/// What a server serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Role {
+    /// The cache, with its accounts or in front of another Accounts server.
+    #[default]
+    Cache,
+    /// Accounts alone, for other servers to ask.
+    Accounts,
+}
+
+/// A checked configuration. Inert: nothing is opened yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// What is served.
+    pub role: Role,
+    /// Where to listen; not empty.
+    pub listen: Vec<Listen>,
+    /// Where accounts are kept.
+    pub data_dir: PathBuf,
+    /// Memory of the store, bytes.
+    pub max_memory_bytes: u64,
+    /// Worker threads.
+    pub threads: usize,
+    /// TLS; clear text without.
+    pub tls: Option<TlsFiles>,
+    /// Another Accounts server; else accounts are kept in this process.
+    pub accounts: Option<RemoteAccounts>,
+    /// Account of callers without a credential.
+    pub anonymous: Option<AccountName>,
+    /// True when `anonymous` was not asked for: see [`Config::parse`].
+    pub anonymous_by_default: bool,
+    /// One key space for all accounts.
+    pub shared_keyspace: bool,
+    /// Origins whose pages may call.
+    pub cors_origins: Vec<String>,
+    /// Most connections.
+    pub max_connections: usize,
+    /// Limits of the data model.
+    pub limits: Limits,
+    /// How the access log is written.
+    pub log_format: LogFormat,
+    /// How long calls in flight may take to end at shutdown.
+    pub drain_grace: Duration,
+}
+
+/// Why a configuration is refused. Each message names the setting.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read or understood.
+    #[error("configuration file {}: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Line, key and reason.
+        reason: String,
+    },
+    /// A setting is out of its range, or contradicts another.
+    #[error("{setting}: {reason}")]
+    Setting {
+        /// Its name.
+        setting: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+fn bad(setting: &'static str, reason: impl Into<String>) -> ConfigError {
+    ConfigError::Setting {
+        setting,
+        reason: reason.into(),
+    }
+}
+
+fn within<T: PartialOrd + fmt::Display + Copy>(
+    setting: &'static str,
+    given: Option<T>,
+    default: T,
+    range: std::ops::RangeInclusive<T>,
+) -> Result<T, ConfigError> {
+    let value = given.unwrap_or(default);
+    if range.contains(&value) {
+        Ok(value)
+    } else {
+        Err(bad(
+            setting,
+            format!("{value} is not within {} to {}", range.start(), range.end()),
+        ))
+    }
+}
+
+/// Smallest store that can hold one entry of every allowed size.
+const MIN_MEMORY_BYTES: u64 = 16 << 20;
+
+impl Config {
+    /// Checks settings. While every listener is local and neither TLS, nor
+    /// another Accounts server, nor `anonymous` is given, callers without a
+    /// credential are the account `default`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the first setting that cannot be.
+    pub fn parse(
+        role: Role,
+        settings: Settings,
+        default_data_dir: &Path,
+    ) -> Result<Self, ConfigError> {
+        let default_listen = match role {
+            Role::Cache => "127.0.0.1:5051",
+            Role::Accounts => "127.0.0.1:5052",
+        };
+        let listen = settings
+            .listen
+            .unwrap_or_else(|| vec![default_listen.into()])
+            .iter()
+            .map(|text| text.parse().map_err(|reason: String| bad("listen", reason)))
+            .collect::<Result<Vec<Listen>, _>>()?;
+        if listen.is_empty() {
+            return Err(bad("listen", "must not be empty"));
+        }
+        let tls = match (settings.tls_cert, settings.tls_key) {
+            (Some(cert), Some(key)) => Some(TlsFiles {
+                cert,
+                key,
+                client_ca: settings.client_ca,
+            }),
+            (None, None) if settings.client_ca.is_some() => {
+                return Err(bad("client_ca", "needs tls_cert and tls_key"));
+            }
+            (None, None) => None,
+            (Some(_), None) => return Err(bad("tls_key", "tls_cert needs it")),
+            (None, Some(_)) => return Err(bad("tls_cert", "tls_key needs it")),
+        };
+        let local = listen.iter().all(Listen::is_local);
+        if !local && tls.is_none() && settings.allow_clear_text != Some(true) {
+            return Err(bad(
+                "listen",
+                "an address beyond loopback needs tls_cert and tls_key (or allow_clear_text, \
+                 which lets anybody on the way read values and tokens)",
+            ));
+        }
+        let accounts = settings
+            .accounts
+            .map(|url| {
+                remote_accounts(
+                    &url,
+                    settings.accounts_token_file,
+                    settings.accounts_ca,
+                    settings.accounts_max_age_seconds,
+                )
+            })
+            .transpose()?;
+        let anonymous_by_default = role == Role::Cache
+            && local
+            && tls.is_none()
+            && accounts.is_none()
+            && settings.anonymous.is_none();
+        let anonymous = match settings.anonymous.as_deref() {
+            _ if anonymous_by_default => Some("default"),
+            given => given,
+        }
+        .map(|name| AccountName::parse(name).map_err(|e| bad("anonymous", e.to_string())))
+        .transpose()?;
+        for origin in settings.cors_origin.iter().flatten() {
+            check_origin(origin)?;
+        }
+        let defaults = Limits::default();
+        let max_value_bytes = within(
+            "max_value_bytes",
+            settings.max_value_bytes.map(|size| size.0),
+            defaults.max_value_bytes as u64,
+            0..=MAX_CONFIGURED_VALUE_BYTES,
+        )?;
+        let limits = Limits {
+            max_key_bytes: within("max_key_bytes", settings.max_key_bytes, 1024, 1..=64 << 10)?,
+            max_value_bytes: usize::try_from(max_value_bytes)
+                .map_err(|e| bad("max_value_bytes", e.to_string()))?,
+            max_batch_keys: within("max_batch_keys", settings.max_batch_keys, 1000, 1..=10_000)?,
+            max_list_page: within("max_list_page", settings.max_list_page, 1000, 1..=10_000)?,
+            ..defaults
+        };
+        Ok(Self {
+            role,
+            listen,
+            data_dir: settings.data_dir.unwrap_or_else(|| default_data_dir.into()),
+            max_memory_bytes: within(
+                "max_memory",
+                settings.max_memory,
+                ByteSize(1 << 30),
+                ByteSize(MIN_MEMORY_BYTES)..=ByteSize(1 << 50),
+            )?
+            .0,
+            threads: within("threads", settings.threads, cores(), 1..=1024)?,
+            tls,
+            accounts,
+            anonymous,
+            anonymous_by_default,
+            shared_keyspace: settings.shared_keyspace.unwrap_or(false),
+            cors_origins: settings.cors_origin.unwrap_or_default(),
+            max_connections: within(
+                "max_connections",
+                settings.max_connections,
+                10_000,
+                1..=1_000_000,
+            )?,
+            limits,
+            log_format: settings.log_format.unwrap_or_default(),
+            drain_grace: Duration::from_secs(within(
+                "drain_grace_seconds",
+                settings.drain_grace_seconds,
+                10,
+                0..=3600,
+            )?),
+        })
+    }
+}
+
+/// Largest value that can be allowed, bytes: the message limit leaves room for
+/// it in JSON, where base64 makes it a third larger.
+const MAX_CONFIGURED_VALUE_BYTES: u64 = 3 << 20;
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
+}
+
+fn remote_accounts(
+    url: &str,
+    token_file: Option<PathBuf>,
+    ca: Option<PathBuf>,
+    max_age_seconds: Option<u64>,
+) -> Result<RemoteAccounts, ConfigError> {
+    let uri: http::Uri = url
+        .parse()
+        .map_err(|_| bad("accounts", format!("`{url}` is no URL")))?;
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let scheme = uri.scheme_str().unwrap_or_default();
+    if host.is_empty() || !matches!(scheme, "http" | "https") {
+        return Err(bad(
+            "accounts",
+            format!("`{url}` must be http://HOST:PORT or https://HOST:PORT"),
+        ));
+    }
+    let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    if scheme == "http" && !loopback {
+        return Err(bad(
+            "accounts",
+            "tokens leave this machine only under https://",
+        ));
+    }
+    if scheme == "https" && ca.is_none() {
+        return Err(bad("accounts_ca", "an https:// Accounts server needs it"));
+    }
+    let default_max_age = within("accounts_max_age_seconds", max_age_seconds, 10, 0..=3600)?;
+    Ok(RemoteAccounts {
+        uri,
+        token_file,
+        ca,
+        default_max_age: Duration::from_secs(default_max_age),
+    })
+}
+
+fn check_origin(origin: &str) -> Result<(), ConfigError> {
+    let uri: Option<http::Uri> = origin.parse().ok();
+    let plain = uri.is_some_and(|uri| {
+        uri.scheme().is_some()
+            && uri.host().is_some()
+            && uri.path() == "/"
+            && !origin.ends_with('/')
+    });
+    if plain {
+        Ok(())
+    } else {
+        Err(bad(
+            "cors_origin",
+            format!("`{origin}` is no origin: write https://HOST[:PORT]"),
+        ))
+    }
+}

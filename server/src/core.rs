@@ -1,0 +1,29 @@
+//! What all calls share.
+
+use std::sync::Arc;
+
+use larder_accounts::Accounts;
+use larder_model::{Limits, Store};
+use tokio_util::sync::CancellationToken;
+
+use crate::authority::{Anonymous, Authority};
+use crate::clock::Clock;
+use crate::layers::origin::OriginPolicy;
+use crate::tenants::Tenants;
+
+/// What all calls share.
+pub(crate) struct Core<S: Store> {
+    pub(crate) store: Arc<S>,
+    pub(crate) tenants: Tenants<S>,
+    pub(crate) authority: Authority,
+    /// The accounts of this process, where they are kept here.
+    pub(crate) accounts: Option<Arc<Accounts>>,
+    pub(crate) anonymous: Option<Anonymous>,
+    pub(crate) origins: OriginPolicy,
+    pub(crate) limits: Limits,
+    pub(crate) max_connections: usize,
+    pub(crate) features: Vec<&'static str>,
+    pub(crate) clock: Arc<Clock>,
+    /// Cancelled when the grace of the shutdown is over.
+    pub(crate) stop: CancellationToken,
+}

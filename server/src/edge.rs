@@ -1,0 +1,268 @@
+//! Where HTTP meets the layers: one request in, one response out, whatever the
+//! protocol inside.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use connectrpc::{
+    CompressionPolicy, ConnectError, ConnectRpcBody, ConnectRpcService, ErrorCode, Limits, Router,
+};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Request, Response, StatusCode};
+use http_body::Body;
+use http_body_util::BodyExt as _;
+use larder_api::errors::Reason;
+use larder_api::wire::{DRY_RUN, MAX_MESSAGE_BYTES};
+use larder_model::{Mode, Store};
+use tower::Service as _;
+
+use crate::call::{Call, Peer};
+use crate::core::Core;
+use crate::failure::Failure;
+use crate::layers::admit::{admit, remove_timeouts};
+use crate::layers::finish::CallBody;
+use crate::layers::within::within;
+use crate::methods::{Access, Method};
+use crate::rpc::status::{connect_error, from_protocol_layer};
+
+/// Serves requests: cheap to clone, one for each connection.
+pub(crate) struct Edge<S: Store> {
+    core: Arc<Core<S>>,
+    protocols: ConnectRpcService<Router>,
+    peer: Peer,
+}
+
+impl<S: Store> Edge<S> {
+    /// An edge over the methods in `router`.
+    pub(crate) fn new(core: Arc<Core<S>>, router: Router) -> Self {
+        let limits = Limits::default()
+            .with_max_message_size(MAX_MESSAGE_BYTES)
+            // A gRPC frame of five bytes goes before a message.
+            .with_max_request_body_size(MAX_MESSAGE_BYTES + 5);
+        let protocols = ConnectRpcService::new(router)
+            .with_limits(limits)
+            // Values may be compressed already, and the client knows better.
+            .with_compression_policy(CompressionPolicy::disabled());
+        Self {
+            core,
+            protocols,
+            peer: Peer::Unix,
+        }
+    }
+
+    /// The edge of one connection.
+    pub(crate) fn of(&self, peer: Peer) -> Self {
+        Self {
+            core: Arc::clone(&self.core),
+            protocols: self.protocols.clone(),
+            peer,
+        }
+    }
+
+    /// Answers one request.
+    pub(crate) async fn serve<B>(&self, request: Request<B>) -> Response<CallBody<S>>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: std::error::Error + Send + Sync + 'static,
+    {
+        let origin = request.headers().get(header::ORIGIN).cloned();
+        let method = Method::of(request.uri().path()).unwrap_or(&Method::UNKNOWN);
+        let mut call = Call::new(method, self.peer, Arc::clone(&self.core.clock));
+        if let Err(failure) = self.core.origins.check(&request) {
+            let response = refusal(&call.failed(failure), request.headers());
+            return response.map(|body| CallBody::new(body, Arc::new(call)));
+        }
+        let (call, mut response) = match self.core.origins.preflight(&request) {
+            Some(response) => (
+                Arc::new(call),
+                response.map(|body: NoBody| ConnectRpcBody::Full(body)),
+            ),
+            None => match self.admitted(&mut call, request.headers()).await {
+                Err(failure) => {
+                    let response = refusal(&call.failed(failure), request.headers());
+                    (Arc::new(call), response)
+                }
+                Ok(()) => {
+                    let call = Arc::new(call);
+                    let response = self.carry_out(&call, request).await;
+                    (call, response)
+                }
+            },
+        };
+        if call.dry_run == Mode::DryRun && call.method.mutates() {
+            response
+                .headers_mut()
+                .insert(DRY_RUN, HeaderValue::from_static("1"));
+        }
+        self.core.origins.allow(origin, response.headers_mut());
+        response.map(|body| CallBody::new(body, call))
+    }
+
+    async fn admitted(&self, call: &mut Call<S>, head: &HeaderMap) -> Result<(), Failure> {
+        if *call.method == Method::UNKNOWN {
+            return Err(Failure::new(
+                Reason::MethodNotFound,
+                "no such service or method",
+            ));
+        }
+        admit(&self.core, call, head).await
+    }
+
+    async fn carry_out<B>(
+        &self,
+        call: &Arc<Call<S>>,
+        mut request: Request<B>,
+    ) -> Response<ConnectRpcBody>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: std::error::Error + Send + Sync + 'static,
+    {
+        remove_timeouts(request.headers_mut());
+        request.extensions_mut().insert(Arc::clone(call));
+        let kind = content_type(request.headers());
+        let work = self.protocols.clone().call(request);
+        match within(call, &self.core.stop, work).await {
+            Ok(Ok(response)) if refused_by_protocol_layer(call, &response) => {
+                translate(call, response, &kind).await
+            }
+            Ok(Ok(response)) => response,
+            Ok(Err(never)) => match never {},
+            Err(failure) => refusal(&call.failed(failure), &kind),
+        }
+    }
+}
+
+type NoBody = http_body_util::Full<Bytes>;
+
+/// The head as far as the protocol of an answer goes.
+fn content_type(head: &HeaderMap) -> HeaderMap {
+    head.get(header::CONTENT_TYPE)
+        .map(|kind| (header::CONTENT_TYPE, kind.clone()))
+        .into_iter()
+        .collect()
+}
+
+/// The failure in the protocol of the request.
+fn refusal(failure: &Failure, head: &HeaderMap) -> Response<ConnectRpcBody> {
+    let mut error = connect_error(failure);
+    if failure.reason == Reason::MethodNotFound {
+        error = error.with_http_status(StatusCode::NOT_FOUND);
+    }
+    error.into_http_response(head)
+}
+
+/// True when connectrpc answered by itself. A handler of ours that was never
+/// reached leaves no other way; health and reflection are not ours, so there
+/// the head decides.
+fn refused_by_protocol_layer<S: Store>(
+    call: &Call<S>,
+    response: &Response<ConnectRpcBody>,
+) -> bool {
+    let failed = response.status() != StatusCode::OK
+        || response
+            .headers()
+            .get("grpc-status")
+            .is_some_and(|status| status != "0");
+    match call.method.access {
+        Access::Open => failed,
+        _ => !call.was_handled(),
+    }
+}
+
+/// Gives an error of connectrpc's own what every error has: a reason.
+async fn translate<S: Store>(
+    call: &Call<S>,
+    response: Response<ConnectRpcBody>,
+    kind: &HeaderMap,
+) -> Response<ConnectRpcBody> {
+    let (head, body) = response.into_parts();
+    // It holds one error; ours are short, and this one is connectrpc's.
+    let body = match body.collect().await {
+        Ok(collected) => collected.to_bytes(),
+        Err(never) => match never {},
+    };
+    let (code, message) = http_refusal(head.status)
+        .or_else(|| grpc_status(&head.headers))
+        .or_else(|| grpc_web_status(&body))
+        .or_else(|| connect_status(&body))
+        .unwrap_or_else(|| (ErrorCode::Unknown, head.status.to_string()));
+    let failure = call.failed(from_protocol_layer(code, &message));
+    let mut error = connect_error(&failure);
+    if matches!(
+        head.status,
+        StatusCode::METHOD_NOT_ALLOWED | StatusCode::UNSUPPORTED_MEDIA_TYPE | StatusCode::NOT_FOUND
+    ) {
+        error = error.with_http_status(head.status);
+    }
+    let mut answer = error.into_http_response(kind);
+    for name in ["allow", "accept-post"] {
+        if let Some(value) = head.headers.get(name) {
+            answer.headers_mut().insert(name, value.clone());
+        }
+    }
+    answer
+}
+
+/// Refusals that HTTP tells better than any protocol on it.
+fn http_refusal(status: StatusCode) -> Option<Status> {
+    let message = match status {
+        StatusCode::METHOD_NOT_ALLOWED => "this method is not called by this HTTP method",
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+            "the content type is none of application/json, application/proto, application/grpc, \
+             application/grpc-web"
+        }
+        _ => return None,
+    };
+    Some((ErrorCode::Unimplemented, message.to_owned()))
+}
+
+type Status = (ErrorCode, String);
+
+/// A Trailers-Only response of gRPC.
+fn grpc_status(head: &HeaderMap) -> Option<Status> {
+    let number = head.get("grpc-status")?.to_str().ok()?.parse().ok()?;
+    let message = head
+        .get("grpc-message")
+        .map_or("", |text| text.to_str().unwrap_or_default());
+    Some((code_of(number), percent_decoded(message)))
+}
+
+/// The trailer frame of gRPC-Web.
+fn grpc_web_status(body: &[u8]) -> Option<Status> {
+    const TRAILER_FRAME: u8 = 0x80;
+    let lines = std::str::from_utf8(body.strip_prefix(&[TRAILER_FRAME])?.get(4..)?).ok()?;
+    let field = |name: &str| {
+        lines
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
+    };
+    let number = field("grpc-status")?.parse().ok()?;
+    Some((
+        code_of(number),
+        percent_decoded(field("grpc-message").unwrap_or_default()),
+    ))
+}
+
+/// The JSON of Connect: a unary error, or the end of a stream.
+fn connect_status(body: &[u8]) -> Option<Status> {
+    const END_STREAM_FRAME: u8 = 2;
+    let parsed = match body.strip_prefix(&[END_STREAM_FRAME]) {
+        Some(frame) => serde_json::from_slice::<serde_json::Value>(frame.get(4..)?)
+            .ok()?
+            .get("error")?
+            .clone(),
+        None => serde_json::from_slice(body).ok()?,
+    };
+    let error: ConnectError = serde_json::from_value(parsed).ok()?;
+    Some((error.code, error.message.unwrap_or_default()))
+}
+
+fn code_of(number: u32) -> ErrorCode {
+    ErrorCode::from_grpc_code(number).unwrap_or(ErrorCode::Unknown)
+}
+
+fn percent_decoded(text: &str) -> String {
+    percent_encoding::percent_decode_str(text)
+        .decode_utf8_lossy()
+        .into_owned()
+}

@@ -1,0 +1,292 @@
+//! Before a byte of the body is read: who calls, what, until when, and may they.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use larder_accounts::Action;
+use larder_api::errors::Reason;
+use larder_api::wire::DRY_RUN;
+use larder_model::{Mode, Store};
+
+use crate::authority::Grant;
+use crate::call::{Call, Identity};
+use crate::clock;
+use crate::core::Core;
+use crate::failure::Failure;
+use crate::methods::Access;
+
+/// Fills in what the head of a request says of a call, and refuses it if its
+/// caller may not make it.
+///
+/// The order matters: what is cheapest comes first, and a caller is told that
+/// its credential is bad before it is told what it may not do with it.
+pub(crate) async fn admit<S: Store>(
+    core: &Core<S>,
+    call: &mut Call<S>,
+    head: &HeaderMap,
+) -> Result<(), Failure> {
+    call.deadline = timeout(head)?.and_then(|left| call.started.checked_add(left));
+    call.dry_run = dry_run(head)?;
+    let (action, anybody) = match call.method.access {
+        Access::Open => return Ok(()),
+        Access::Account(action) | Access::TalkAccount(action) => (Some(action), true),
+        Access::AnyAccount => (None, true),
+        Access::Control(action) => (Some(action), false),
+    };
+    match bearer(head)? {
+        Some(token) => {
+            let grant = ask(core, call, token).await?;
+            settle(core, call, &grant)?;
+        }
+        // The token may stand in the request: `identify` goes on.
+        None if matches!(call.method.access, Access::TalkAccount(_)) => return Ok(()),
+        None if anybody => anonymous(core, call)?,
+        None => return Err(token_missing()),
+    }
+    action.map_or(Ok(()), |action| check_action(call, action))
+}
+
+/// Settles whose call of the talk's contract it is, once its request is read:
+/// the credential in the metadata, else the request's token, else the
+/// anonymous account. The same limits hold as in [`admit`].
+pub(crate) async fn identify<S: Store>(
+    core: &Core<S>,
+    call: &Call<S>,
+    account_token: &str,
+) -> Result<(), Failure> {
+    if call.identity().is_some() {
+        return Ok(());
+    }
+    if account_token.is_empty() {
+        anonymous(core, call)?;
+    } else {
+        let grant = ask(core, call, account_token).await?;
+        settle(core, call, &grant)?;
+    }
+    match call.method.access {
+        Access::TalkAccount(action) => check_action(call, action),
+        _ => Ok(()),
+    }
+}
+
+async fn ask<S: Store>(core: &Core<S>, call: &Call<S>, token: &str) -> Result<Arc<Grant>, Failure> {
+    let asked = clock::instant();
+    let grant = core.authority.verify(token, call.deadline).await;
+    call.add_accounts_wait(clock::instant().saturating_duration_since(asked));
+    grant
+}
+
+fn anonymous<S: Store>(core: &Core<S>, call: &Call<S>) -> Result<(), Failure> {
+    let anonymous = core.anonymous.as_ref().ok_or_else(token_missing)?;
+    let grant = anonymous.grant(&core.authority)?;
+    settle(core, call, &grant)
+}
+
+fn settle<S: Store>(core: &Core<S>, call: &Call<S>, grant: &Grant) -> Result<(), Failure> {
+    let tenant = core.tenants.of(&grant.account);
+    let taken = tenant.take();
+    let name = tenant.name().clone();
+    // Also for a refused call, so that its line in the log names the account.
+    call.set_identity(Identity {
+        tenant,
+        rights: grant.rights.clone(),
+    });
+    taken.map_err(|wait| {
+        let limit = grant.account.max_requests_per_second.unwrap_or(0);
+        let message = format!("account {name} is limited to {limit} requests a second");
+        // Rounded up: a client that waits as told gets through.
+        Failure::new(Reason::RateLimited, message).retry_after(wait + Duration::from_millis(1))
+    })
+}
+
+fn check_action<S: Store>(call: &Call<S>, action: Action) -> Result<(), Failure> {
+    if call.known()?.rights.allows(action) {
+        return Ok(());
+    }
+    let name = match action {
+        Action::Read => "read",
+        Action::Write => "write",
+        Action::Admin => "administer accounts",
+        Action::Verify => "verify tokens",
+    };
+    let message = format!("the token does not give the right to {name}");
+    Err(Failure::new(Reason::ScopeDenied, message))
+}
+
+fn token_missing() -> Failure {
+    let message = "send `authorization: Bearer TOKEN`; this server serves no anonymous calls here";
+    Failure::new(Reason::TokenMissing, message)
+}
+
+fn metadata(name: &'static str, description: &str) -> Failure {
+    Failure::field(Reason::MetadataInvalid, name, description)
+}
+
+/// The token of `authorization: Bearer TOKEN` (RFC 6750, section 2.1).
+fn bearer(head: &HeaderMap) -> Result<Option<&str>, Failure> {
+    let mut values = head.get_all(http::header::AUTHORIZATION).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let wrong = || metadata("authorization", "must be one `Bearer TOKEN`");
+    if values.next().is_some() {
+        return Err(wrong());
+    }
+    let (scheme, token) = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.split_once(' '))
+        .ok_or_else(wrong)?;
+    let token = token.trim();
+    if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() || token.contains(' ') {
+        return Err(wrong());
+    }
+    Ok(Some(token))
+}
+
+/// `dry-run` metadata. A typing error must never write.
+fn dry_run(head: &HeaderMap) -> Result<Mode, Failure> {
+    let mut mode = Mode::Apply;
+    for value in head.get_all(DRY_RUN) {
+        match value.as_bytes() {
+            b"1" | b"true" => mode = Mode::DryRun,
+            b"0" | b"false" => {}
+            _ => return Err(metadata(DRY_RUN, "must be 1, true, 0 or false")),
+        }
+    }
+    Ok(mode)
+}
+
+const GRPC_TIMEOUT: &str = "grpc-timeout";
+const CONNECT_TIMEOUT: &str = "connect-timeout-ms";
+
+/// Takes the timeouts out of a head, so that no other layer acts on them.
+pub(crate) fn remove_timeouts(head: &mut HeaderMap) {
+    head.remove(GRPC_TIMEOUT);
+    head.remove(CONNECT_TIMEOUT);
+}
+
+/// The time that a caller gives: `grpc-timeout` (gRPC over HTTP/2, "Requests")
+/// or `connect-timeout-ms` (Connect protocol, "Unary-Request").
+fn timeout(head: &HeaderMap) -> Result<Option<Duration>, Failure> {
+    if let Some(value) = head.get(GRPC_TIMEOUT) {
+        return grpc_timeout(value.as_bytes()).map(Some).ok_or_else(|| {
+            metadata(
+                GRPC_TIMEOUT,
+                "must be 1 to 8 digits and one of H, M, S, m, u, n",
+            )
+        });
+    }
+    if let Some(value) = head.get(CONNECT_TIMEOUT) {
+        let millis = digits(value.as_bytes(), 10).map(Duration::from_millis);
+        return millis
+            .map(Some)
+            .ok_or_else(|| metadata(CONNECT_TIMEOUT, "must be 1 to 10 digits"));
+    }
+    Ok(None)
+}
+
+fn grpc_timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, number) = value.split_last()?;
+    let number = digits(number, 8)?;
+    Some(match unit {
+        b'H' => Duration::from_secs(number * 3600),
+        b'M' => Duration::from_secs(number * 60),
+        b'S' => Duration::from_secs(number),
+        b'm' => Duration::from_millis(number),
+        b'u' => Duration::from_micros(number),
+        b'n' => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+fn digits(text: &[u8], most: usize) -> Option<u64> {
+    if text.is_empty() || text.len() > most {
+        return None;
+    }
+    text.iter().try_fold(0_u64, |number, byte| {
+        byte.is_ascii_digit()
+            .then(|| number * 10 + u64::from(byte - b'0'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_timeout_is_parsed_as_the_specification_says() {
+        let check = |text: &str, expected: Option<Duration>| {
+            assert_eq!(grpc_timeout(text.as_bytes()), expected, "{text:?}");
+        };
+        check("1H", Some(Duration::from_secs(3600)));
+        check("2M", Some(Duration::from_secs(120)));
+        check("3S", Some(Duration::from_secs(3)));
+        check("4m", Some(Duration::from_millis(4)));
+        check("5u", Some(Duration::from_micros(5)));
+        check("6n", Some(Duration::from_nanos(6)));
+        check("0n", Some(Duration::ZERO));
+        check("99999999H", Some(Duration::from_secs(99_999_999 * 3600)));
+        for bad in [
+            "",
+            "S",
+            "1",
+            "1s",
+            "123456789S",
+            "-1S",
+            "+1S",
+            " 1S",
+            "1 S",
+            "1.5S",
+            "1SS",
+            "٣S",
+        ] {
+            check(bad, None);
+        }
+    }
+
+    #[test]
+    fn bearer_takes_exactly_one_token() {
+        let check = |values: &[&str], expected: Option<Option<&str>>| {
+            let mut head = HeaderMap::new();
+            for value in values {
+                head.append("authorization", value.parse().expect("a header value"));
+            }
+            assert_eq!(bearer(&head).ok(), expected, "{values:?}");
+        };
+        check(&[], Some(None));
+        check(&["Bearer abc"], Some(Some("abc")));
+        check(&["bearer  abc"], Some(Some("abc")));
+        for bad in [
+            &["Bearer"][..],
+            &["Bearer "],
+            &["Basic abc"],
+            &["abc"],
+            &["Bearer a b"],
+        ] {
+            check(bad, None);
+        }
+        check(&["Bearer a", "Bearer b"], None);
+    }
+
+    #[test]
+    fn a_typing_error_in_dry_run_is_refused() {
+        let check = |values: &[&str], expected: Option<Mode>| {
+            let mut head = HeaderMap::new();
+            for value in values {
+                head.append(DRY_RUN, value.parse().expect("a header value"));
+            }
+            assert_eq!(dry_run(&head).ok(), expected, "{values:?}");
+        };
+        check(&[], Some(Mode::Apply));
+        check(&["0"], Some(Mode::Apply));
+        check(&["false"], Some(Mode::Apply));
+        check(&["1"], Some(Mode::DryRun));
+        check(&["true"], Some(Mode::DryRun));
+        check(&["0", "1"], Some(Mode::DryRun));
+        for bad in [&["yes"][..], &[""], &["True"], &["1", "maybe"]] {
+            check(bad, None);
+        }
+    }
+}

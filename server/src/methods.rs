@@ -1,0 +1,199 @@
+//! Every method that is served, and what its caller must be: one table, read
+//! before a byte of the body is.
+
+use larder_accounts::Action;
+
+use Access::{Account, AnyAccount, Control, Open, TalkAccount};
+use Action::{Admin, Read, Verify, Write};
+use Effect::{Mutates, Reads};
+
+/// What a method asks of its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Nothing: health and reflection.
+    Open,
+    /// An account, and a token with this right. Namespace and prefix are
+    /// checked by the handler, which has read them.
+    Account(Action),
+    /// As `Account`, but the token may stand in the request.
+    TalkAccount(Action),
+    /// Any account, whatever its token may do.
+    AnyAccount,
+    /// A token with this right over the control plane.
+    Control(Action),
+}
+
+/// Whether a method changes anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    Reads,
+    Mutates,
+}
+
+/// One method.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Method {
+    /// Its path, `/package.Service/Method`.
+    pub(crate) path: &'static str,
+    pub(crate) access: Access,
+    pub(crate) effect: Effect,
+}
+
+impl Method {
+    /// Stands for a path that is not served; its text came from a peer and is
+    /// not kept.
+    pub(crate) const UNKNOWN: Self = Self {
+        path: "unknown",
+        access: Open,
+        effect: Reads,
+    };
+
+    /// The method of a path.
+    pub(crate) fn of(path: &str) -> Option<&'static Self> {
+        METHODS.iter().find(|method| method.path == path)
+    }
+
+    pub(crate) fn is_talk(&self) -> bool {
+        self.path.starts_with("/rpc.")
+    }
+
+    pub(crate) fn mutates(&self) -> bool {
+        self.effect == Mutates
+    }
+}
+
+const fn method(path: &'static str, access: Access, effect: Effect) -> Method {
+    Method {
+        path,
+        access,
+        effect,
+    }
+}
+
+/// The table. A test compares it with the compiled contract.
+pub(crate) static METHODS: &[Method] = &[
+    method("/larder.cache.v1.CacheService/Get", Account(Read), Reads),
+    method("/rpc.Cache/Get", TalkAccount(Read), Reads),
+    method("/larder.cache.v1.CacheService/Set", Account(Write), Mutates),
+    method("/rpc.Cache/Store", TalkAccount(Write), Mutates),
+    method(
+        "/larder.cache.v1.CacheService/GetAndTouch",
+        Account(Write),
+        Mutates,
+    ),
+    method(
+        "/larder.cache.v1.CacheService/Delete",
+        Account(Write),
+        Mutates,
+    ),
+    method(
+        "/larder.cache.v1.CacheService/Touch",
+        Account(Write),
+        Mutates,
+    ),
+    method(
+        "/larder.cache.v1.CacheService/BatchGet",
+        Account(Read),
+        Reads,
+    ),
+    method(
+        "/larder.cache.v1.CacheService/BatchSet",
+        Account(Write),
+        Mutates,
+    ),
+    method(
+        "/larder.cache.v1.CacheService/BatchDelete",
+        Account(Write),
+        Mutates,
+    ),
+    method(
+        "/larder.cache.v1.CacheService/Increment",
+        Account(Write),
+        Mutates,
+    ),
+    method(
+        "/larder.cache.v1.CacheService/ListKeys",
+        Account(Read),
+        Reads,
+    ),
+    method(
+        "/larder.cache.v1.CacheService/DeletePrefix",
+        Account(Write),
+        Mutates,
+    ),
+    method("/larder.cache.v1.CacheService/Dump", Account(Read), Reads),
+    method(
+        "/larder.cache.v1.CacheService/Load",
+        Account(Write),
+        Mutates,
+    ),
+    method(
+        "/larder.cache.v1.CacheService/GetUsage",
+        Account(Read),
+        Reads,
+    ),
+    method(
+        "/larder.cache.v1.CacheService/GetServerInfo",
+        AnyAccount,
+        Reads,
+    ),
+    method("/rpc.Cache/Dump", TalkAccount(Read), Reads),
+    method("/rpc.Accounts/GetByToken", Control(Verify), Reads),
+    method(
+        "/larder.accounts.v1.AccountService/CreateAccount",
+        Control(Admin),
+        Mutates,
+    ),
+    method(
+        "/larder.accounts.v1.AccountService/GetAccount",
+        Control(Admin),
+        Reads,
+    ),
+    method(
+        "/larder.accounts.v1.AccountService/ListAccounts",
+        Control(Admin),
+        Reads,
+    ),
+    method(
+        "/larder.accounts.v1.AccountService/UpdateAccount",
+        Control(Admin),
+        Mutates,
+    ),
+    method(
+        "/larder.accounts.v1.AccountService/DeleteAccount",
+        Control(Admin),
+        Mutates,
+    ),
+    method(
+        "/larder.accounts.v1.AccountService/CreateToken",
+        Control(Admin),
+        Mutates,
+    ),
+    method(
+        "/larder.accounts.v1.AccountService/ListTokens",
+        Control(Admin),
+        Reads,
+    ),
+    method(
+        "/larder.accounts.v1.AccountService/RevokeToken",
+        Control(Admin),
+        Mutates,
+    ),
+    method(
+        "/larder.accounts.v1.AccountService/VerifyToken",
+        Control(Verify),
+        Reads,
+    ),
+    method("/grpc.health.v1.Health/Check", Open, Reads),
+    method("/grpc.health.v1.Health/Watch", Open, Reads),
+    method(
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        Open,
+        Reads,
+    ),
+    method(
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        Open,
+        Reads,
+    ),
+];

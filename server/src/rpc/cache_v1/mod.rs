@@ -1,0 +1,100 @@
+//! `larder.cache.v1.CacheService`.
+//!
+//! This file is the adapter to connectrpc; the work is in [`read`], [`write`]
+//! and [`walk`].
+
+mod read;
+mod walk;
+mod write;
+
+use std::sync::Arc;
+
+use connectrpc::{
+    InboundStream, RequestContext, Response, ServiceRequest, ServiceResult, ServiceStream,
+};
+use larder_api::cache_v1::{self as wire, CacheService};
+use larder_model::{Limits, Store};
+
+use crate::call::Call;
+use crate::core::Core;
+use crate::layers::within::stream_within;
+
+use super::{answer, call_of, failed};
+
+/// The service over a store.
+pub(super) struct CacheV1<S: Store> {
+    core: Arc<Core<S>>,
+}
+
+impl<S: Store> CacheV1<S> {
+    pub(super) fn new(core: Arc<Core<S>>) -> Self {
+        Self { core }
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.core.limits
+    }
+}
+
+/// One adapter for each unary method: finds the call, runs the handler, turns
+/// its failure into a status.
+macro_rules! unary {
+    ($($name:ident: $request:ident => $response:ident;)*) => {
+        $(async fn $name(
+            &self,
+            context: RequestContext,
+            request: ServiceRequest<'_, wire::$request>,
+        ) -> ServiceResult<wire::$response> {
+            let call: Arc<Call<S>> = call_of(&context)?;
+            answer(&call, self.$name(&call, request.view()).await)
+        })*
+    };
+}
+
+#[allow(
+    refining_impl_trait,
+    reason = "the concrete message says more than `impl Encodable`"
+)]
+impl<S: Store> CacheService for CacheV1<S> {
+    unary! {
+        get: GetRequest => GetResponse;
+        get_and_touch: GetAndTouchRequest => GetAndTouchResponse;
+        batch_get: BatchGetRequest => BatchGetResponse;
+        set: SetRequest => SetResponse;
+        delete: DeleteRequest => DeleteResponse;
+        batch_set: BatchSetRequest => BatchSetResponse;
+        batch_delete: BatchDeleteRequest => BatchDeleteResponse;
+        touch: TouchRequest => TouchResponse;
+        delete_prefix: DeletePrefixRequest => DeletePrefixResponse;
+        increment: IncrementRequest => IncrementResponse;
+        list_keys: ListKeysRequest => ListKeysResponse;
+        get_usage: GetUsageRequest => GetUsageResponse;
+        get_server_info: GetServerInfoRequest => GetServerInfoResponse;
+    }
+
+    async fn dump(
+        &self,
+        context: RequestContext,
+        request: ServiceRequest<'_, wire::DumpRequest>,
+    ) -> ServiceResult<ServiceStream<wire::DumpResponse>> {
+        let call: Arc<Call<S>> = call_of(&context)?;
+        let parts = self
+            .dump(&call, request.view())
+            .map_err(|failure| failed(&call, failure))?;
+        Ok(Response::new(stream_within(&call, &self.core.stop, parts)))
+    }
+
+    async fn load(
+        &self,
+        context: RequestContext,
+        requests: InboundStream<wire::LoadRequest>,
+    ) -> ServiceResult<ServiceStream<wire::LoadResponse>> {
+        let call: Arc<Call<S>> = call_of(&context)?;
+        let acknowledgements = self.load(&call, requests);
+        Ok(Response::new(stream_within(
+            &call,
+            &self.core.stop,
+            acknowledgements,
+        )))
+    }
+}

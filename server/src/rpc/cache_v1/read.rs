@@ -1,0 +1,239 @@
+//! Reads.
+
+use larder_accounts::Action;
+use larder_api::cache_v1 as wire;
+use larder_api::wire as limits;
+use larder_model::{EntryRef, ReadEffect, Selection, Store};
+
+use super::CacheV1;
+use crate::call::Call;
+use crate::failure::Failure;
+use crate::rpc::fields::{bad_field, batch_fits, entry_key, get_and_touch_expiry, selection};
+use crate::rpc::reply::{self, Value};
+use crate::rpc::resume;
+
+impl<S: Store> CacheV1<S> {
+    pub(super) async fn get(
+        &self,
+        call: &Call<S>,
+        request: &wire::GetRequestView<'_>,
+    ) -> Result<wire::GetResponse, Failure> {
+        let at = entry_key(self.limits(), request.namespace, request.key)?;
+        let account = &call.may(Action::Read, at)?.tenant.handle;
+        let effect = if request.no_touch {
+            ReadEffect::Peek
+        } else {
+            ReadEffect::Use
+        };
+        let value = if request.omit_value {
+            Value::Omitted
+        } else {
+            Value::Shown
+        };
+        let clock = &self.core.clock;
+        let show = |entry: Option<EntryRef<'_>>| match entry {
+            Some(entry) => reply::entry(clock, entry, value).into(),
+            None => wire::get_response::Miss::default().into(),
+        };
+        let outcome: wire::get_response::Outcome = self
+            .core
+            .store
+            .get(account, call.store_call(false), at, effect, show)
+            .await
+            .map_err(|error| call.store_failure(&error))?;
+        Ok(wire::GetResponse {
+            outcome: Some(outcome),
+            ..Default::default()
+        })
+    }
+
+    pub(super) async fn get_and_touch(
+        &self,
+        call: &Call<S>,
+        request: &wire::GetAndTouchRequestView<'_>,
+    ) -> Result<wire::GetAndTouchResponse, Failure> {
+        let at = entry_key(self.limits(), request.namespace, request.key)?;
+        let account = &call.may(Action::Write, at)?.tenant.handle;
+        // It reads as well: a token that may only write must not.
+        call.may(Action::Read, at)?;
+        let clock = &self.core.clock;
+        let store_call = call.store_call(request.validate_only);
+        let expiry = get_and_touch_expiry(clock, store_call.now, request.expiration.as_ref())?;
+        call.begin_mutation()?;
+        let show = |entry: Option<EntryRef<'_>>| match entry {
+            Some(entry) => reply::entry(clock, entry, Value::Shown).into(),
+            None => wire::get_response::Miss::default().into(),
+        };
+        let outcome: wire::get_and_touch_response::Outcome = self
+            .core
+            .store
+            .get_and_touch(account, store_call, at, expiry, show)
+            .await
+            .map_err(|error| call.store_failure(&error))?;
+        Ok(wire::GetAndTouchResponse {
+            outcome: Some(outcome),
+            validated_only: call.is_dry(request.validate_only),
+            ..Default::default()
+        })
+    }
+
+    pub(super) async fn batch_get(
+        &self,
+        call: &Call<S>,
+        request: &wire::BatchGetRequestView<'_>,
+    ) -> Result<wire::BatchGetResponse, Failure> {
+        batch_fits(self.limits(), "keys", request.keys.len())?;
+        let mut results = Vec::with_capacity(request.keys.len());
+        let mut bytes = 0;
+        for (index, key) in request.keys.iter().enumerate() {
+            let at = entry_key(self.limits(), request.namespace, key)
+                .map_err(|failure| failure.within_list("keys", index))?;
+            let account = &call.may(Action::Read, at)?.tenant.handle;
+            // The first is always looked up, so that asking again gets on.
+            if bytes >= self.limits().max_batch_get_bytes {
+                results.push(result(wire::batch_get_response::Deferred::default()));
+                continue;
+            }
+            let room = self.limits().max_batch_get_bytes - bytes;
+            let clock = &self.core.clock;
+            let show = |entry: Option<EntryRef<'_>>| match entry {
+                Some(entry) if index > 0 && entry.value.len() > room => None,
+                Some(entry) => Some(Ok(reply::entry(clock, entry, Value::Shown))),
+                None => Some(Err(wire::get_response::Miss::default())),
+            };
+            let shown = self
+                .core
+                .store
+                .get(account, call.store_call(false), at, ReadEffect::Use, show)
+                .await
+                .map_err(|error| call.store_failure(&error))?;
+            results.push(match shown {
+                Some(Ok(entry)) => {
+                    bytes += entry.key.len() + entry.value.len();
+                    result(entry)
+                }
+                Some(Err(miss)) => result(miss),
+                None => {
+                    bytes = self.limits().max_batch_get_bytes;
+                    result(wire::batch_get_response::Deferred::default())
+                }
+            });
+        }
+        Ok(wire::BatchGetResponse {
+            results,
+            ..Default::default()
+        })
+    }
+
+    pub(super) async fn list_keys(
+        &self,
+        call: &Call<S>,
+        request: &wire::ListKeysRequestView<'_>,
+    ) -> Result<wire::ListKeysResponse, Failure> {
+        let selected = selection(self.limits(), request.namespace, request.prefix)?;
+        let Selection { namespace, prefix } = selected;
+        let account = &call.may_all(Action::Read, namespace, prefix)?.tenant.handle;
+        let most = self.limits().max_list_page;
+        let limit = match usize::try_from(request.page_size) {
+            Ok(0) => most,
+            Ok(asked) => asked.min(most),
+            Err(_) => return Err(bad_field("page_size", "must not be negative")),
+        };
+        let after = resume::page_start(selected, request.page_token)?;
+        let page = self
+            .core
+            .store
+            .list(
+                account,
+                call.store_call(false),
+                selected,
+                after.as_deref(),
+                limit,
+            )
+            .await
+            .map_err(|error| call.store_failure(&error))?;
+        let next_page_token = match page.entries.last() {
+            Some(last) if page.more => resume::page_token(selected, &last.key),
+            _ => String::new(),
+        };
+        let entries = page.entries.iter();
+        Ok(wire::ListKeysResponse {
+            entries: entries
+                .map(|entry| reply::metadata(&self.core.clock, &entry.key, &entry.meta))
+                .collect(),
+            next_page_token,
+            ..Default::default()
+        })
+    }
+
+    pub(super) async fn get_usage(
+        &self,
+        call: &Call<S>,
+        _: &wire::GetUsageRequestView<'_>,
+    ) -> Result<wire::GetUsageResponse, Failure> {
+        let account = &call.known()?.tenant.handle;
+        let usage = self
+            .core
+            .store
+            .usage(account, call.store_call(false))
+            .await
+            .map_err(|error| call.store_failure(&error))?;
+        Ok(wire::GetUsageResponse {
+            quota_usage: buffa::MessageField::some(reply::quota_usage(&usage)),
+            hit_count: reply::signed(usage.hits),
+            miss_count: reply::signed(usage.misses),
+            evicted_count: reply::signed(usage.evicted),
+            expired_count: reply::signed(usage.expired),
+            ..Default::default()
+        })
+    }
+
+    #[expect(clippy::unused_async, reason = "handlers are alike")]
+    pub(super) async fn get_server_info(
+        &self,
+        _: &Call<S>,
+        _: &wire::GetServerInfoRequestView<'_>,
+    ) -> Result<wire::GetServerInfoResponse, Failure> {
+        let model = self.limits();
+        let sizes = [
+            ("max_key_bytes", model.max_key_bytes),
+            ("max_value_bytes", model.max_value_bytes),
+            ("max_batch_keys", model.max_batch_keys),
+            ("max_batch_get_bytes", model.max_batch_get_bytes),
+            ("max_list_page", model.max_list_page),
+            ("dump_message_bytes", model.dump_message_bytes),
+            ("max_namespace_bytes", larder_model::MAX_NAME_BYTES),
+            ("max_connections", self.core.max_connections),
+            ("max_message_bytes", limits::MAX_MESSAGE_BYTES),
+        ];
+        let numbers = [
+            ("min_ttl_ms", larder_model::Ttl::MIN.as_millis()),
+            ("max_ttl_ms", larder_model::Ttl::MAX.as_millis()),
+            ("max_metadata_bytes", u64::from(limits::MAX_METADATA_BYTES)),
+            (
+                "max_streams_per_connection",
+                u64::from(limits::MAX_STREAMS_PER_CONNECTION),
+            ),
+        ];
+        let sizes = sizes.map(|(name, size)| (name, size as u64));
+        Ok(wire::GetServerInfoResponse {
+            version: env!("CARGO_PKG_VERSION").into(),
+            limits: sizes
+                .into_iter()
+                .chain(numbers)
+                .map(|(name, number)| (name.to_owned(), reply::signed(number)))
+                .collect(),
+            features: self.core.features.iter().map(|&name| name.into()).collect(),
+            ..Default::default()
+        })
+    }
+}
+
+fn result(
+    outcome: impl Into<wire::batch_get_response::result::Outcome>,
+) -> wire::batch_get_response::Result {
+    wire::batch_get_response::Result {
+        outcome: Some(outcome.into()),
+        ..Default::default()
+    }
+}

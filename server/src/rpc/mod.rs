@@ -1,0 +1,75 @@
+//! The RPC handlers: thin, written once, in terms of a [`Call`], a `Store` and
+//! borrowed request views. What knows connectrpc is in `mod.rs` of each
+//! contract and in [`status`].
+
+pub(crate) mod accounts_v1;
+mod cache_v1;
+mod fields;
+mod reply;
+mod resume;
+pub(crate) mod status;
+mod talk;
+
+use std::sync::Arc;
+
+use connectrpc::{ConnectError, RequestContext, Response, Router, ServiceResult};
+use connectrpc_health::StaticChecker;
+use larder_model::Store;
+
+use crate::call::Call;
+use crate::config::Role;
+use crate::core::Core;
+use crate::failure::Failure;
+
+/// Every method of this server, and the handle of its health.
+pub(crate) fn router<S: Store>(
+    core: &Arc<Core<S>>,
+    role: Role,
+) -> Result<(Router, Arc<StaticChecker>), connectrpc_reflection::ReflectionError> {
+    use larder_api::{accounts_v1 as accounts, cache_v1 as cache, talk as seed};
+    let mut services = Vec::new();
+    let mut router = Router::new();
+    if role == Role::Cache {
+        services.extend([cache::CACHE_SERVICE_SERVICE_NAME, seed::CACHE_SERVICE_NAME]);
+        router = router
+            .add_service(Arc::new(cache_v1::CacheV1::new(Arc::clone(core))))
+            .add_service(Arc::new(talk::TalkCache::new(Arc::clone(core))));
+    }
+    if let Some(here) = &core.accounts {
+        services.extend([
+            accounts::ACCOUNT_SERVICE_SERVICE_NAME,
+            seed::ACCOUNTS_SERVICE_NAME,
+        ]);
+        router = router
+            .add_service(Arc::new(accounts_v1::AccountsV1::new(
+                Arc::clone(core),
+                here,
+            )))
+            .add_service(Arc::new(talk::TalkAccounts::<S>::new(here)));
+    }
+    let reflector = connectrpc_reflection::Reflector::from_descriptor_set_bytes(
+        larder_api::FILE_DESCRIPTOR_SET,
+    )?
+    .with_services(services.iter().copied());
+    let router = connectrpc_reflection::install(router, reflector);
+    Ok(connectrpc_health::install_static(router, services))
+}
+
+/// The call that `admit` let in, taken over by a handler.
+fn call_of<S: Store>(context: &RequestContext) -> Result<Arc<Call<S>>, ConnectError> {
+    let call = context.extensions().get::<Arc<Call<S>>>().cloned();
+    let call = call.ok_or_else(|| ConnectError::internal("no call was admitted"))?;
+    call.begin_handling();
+    Ok(call)
+}
+
+/// A handler's answer, in the form of the protocol layer.
+fn answer<S: Store, T>(call: &Call<S>, result: Result<T, Failure>) -> ServiceResult<T> {
+    result
+        .map(Response::new)
+        .map_err(|failure| failed(call, failure))
+}
+
+fn failed<S: Store>(call: &Call<S>, failure: Failure) -> ConnectError {
+    status::connect_error(&call.failed(failure))
+}

@@ -1,0 +1,220 @@
+//! The talk's own contract: `rpc.Cache` and `rpc.Accounts`.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use connectrpc::{RequestContext, Response, ServiceRequest, ServiceResult, ServiceStream};
+use futures::{Stream, StreamExt as _};
+use larder_accounts::{Accounts, Action, UnixMillis};
+use larder_api::errors::Reason;
+use larder_api::talk as wire;
+use larder_model::{
+    Condition, Cursor, EntryRef, Expiry, ExpiryChange, Namespace, ReadEffect, ScanBudget,
+    Selection, Set, Store,
+};
+
+use super::fields::{entry_key, value_fits};
+use super::{answer, call_of, failed, reply};
+use crate::call::Call;
+use crate::clock;
+use crate::core::Core;
+use crate::failure::Failure;
+use crate::layers::admit::identify;
+use crate::layers::within::stream_within;
+
+/// `rpc.Cache` over a store.
+pub(super) struct TalkCache<S: Store> {
+    core: Arc<Core<S>>,
+}
+
+impl<S: Store> TalkCache<S> {
+    pub(super) fn new(core: Arc<Core<S>>) -> Self {
+        Self { core }
+    }
+
+    async fn store(&self, call: &Call<S>, request: &wire::StoreReqView<'_>) -> Result<(), Failure> {
+        let at = entry_key(&self.core.limits, "", request.key.as_bytes())?;
+        value_fits(&self.core.limits, "val", request.val)?;
+        identify(&self.core, call, request.account_token).await?;
+        let account = &call.may(Action::Write, at)?.tenant.handle;
+        let set = Set {
+            at,
+            value: request.val,
+            flags: 0,
+            expiry: ExpiryChange::To(Expiry::Never),
+            condition: Condition::Always,
+        };
+        call.begin_mutation()?;
+        let written = self
+            .core
+            .store
+            .set(account, call.store_call(false), set)
+            .await;
+        written
+            .map(|_| ())
+            .map_err(|error| call.store_failure(&error))
+    }
+
+    async fn get(
+        &self,
+        call: &Call<S>,
+        request: &wire::GetReqView<'_>,
+    ) -> Result<wire::GetResp, Failure> {
+        let at = entry_key(&self.core.limits, "", request.key.as_bytes())?;
+        identify(&self.core, call, request.account_token).await?;
+        let account = &call.may(Action::Read, at)?.tenant.handle;
+        let show = |entry: Option<EntryRef<'_>>| entry.map(|entry| entry.value.to_vec());
+        let found = self
+            .core
+            .store
+            .get(account, call.store_call(false), at, ReadEffect::Use, show)
+            .await
+            .map_err(|error| call.store_failure(&error))?;
+        let val = found.ok_or_else(|| {
+            Failure::new(
+                Reason::KeyNotFound,
+                format!("Key not found {}", request.key),
+            )
+        })?;
+        Ok(wire::GetResp {
+            val,
+            ..Default::default()
+        })
+    }
+}
+
+#[allow(
+    refining_impl_trait,
+    reason = "the concrete message says more than `impl Encodable`"
+)]
+impl<S: Store> wire::Cache for TalkCache<S> {
+    async fn store(
+        &self,
+        context: RequestContext,
+        request: ServiceRequest<'_, wire::StoreReq>,
+    ) -> ServiceResult<wire::StoreResp> {
+        let call: Arc<Call<S>> = call_of(&context)?;
+        let stored = self.store(&call, request.view()).await;
+        answer(&call, stored.map(|()| wire::StoreResp::default()))
+    }
+
+    async fn get(
+        &self,
+        context: RequestContext,
+        request: ServiceRequest<'_, wire::GetReq>,
+    ) -> ServiceResult<wire::GetResp> {
+        let call: Arc<Call<S>> = call_of(&context)?;
+        answer(&call, self.get(&call, request.view()).await)
+    }
+
+    async fn dump(
+        &self,
+        context: RequestContext,
+        request: ServiceRequest<'_, wire::DumpReq>,
+    ) -> ServiceResult<ServiceStream<wire::DumpItem>> {
+        let call: Arc<Call<S>> = call_of(&context)?;
+        let identified = identify(&self.core, &call, request.view().account_token).await;
+        identified
+            .and_then(|()| {
+                call.may_all(Action::Read, Namespace::DEFAULT, &[])
+                    .map(|_| ())
+            })
+            .map_err(|failure| failed(&call, failure))?;
+        let items = dump(Arc::clone(&self.core), Arc::clone(&call));
+        Ok(Response::new(stream_within(&call, &self.core.stop, items)))
+    }
+}
+
+/// Entries that one step looks at.
+const STEP_ENTRIES: usize = 4096;
+/// One step holds at most this much, bytes, and one entry more: the talk's
+/// messages hold one entry each, so they are many and small.
+const STEP_BYTES: usize = 64 << 10;
+
+const WHOLE: Selection<'static> = Selection {
+    namespace: Namespace::DEFAULT,
+    prefix: &[],
+};
+
+/// The items of a dump; keys that are no UTF-8 cannot be told in the talk's
+/// messages, and are counted instead.
+fn dump<S: Store>(
+    core: Arc<Core<S>>,
+    call: Arc<Call<S>>,
+) -> impl Stream<Item = Result<wire::DumpItem, Failure>> + Send {
+    let begin = (core, call, Some(Cursor::default()));
+    futures::stream::try_unfold(begin, |(core, call, next)| async move {
+        let Some(from) = next else { return Ok(None) };
+        let budget = ScanBudget {
+            bytes: STEP_BYTES,
+            entries: STEP_ENTRIES,
+        };
+        let mut items = Vec::new();
+        let mut skipped = 0;
+        let account = &call.known()?.tenant.handle;
+        let show = |entry: EntryRef<'_>| match std::str::from_utf8(entry.key) {
+            Ok(key) => items.push(Ok(wire::DumpItem {
+                key: key.into(),
+                val: entry.value.into(),
+                ..Default::default()
+            })),
+            Err(_) => skipped += 1,
+        };
+        let next = core
+            .store
+            .scan(account, call.store_call(false), WHOLE, from, budget, show)
+            .await
+            .map_err(|error| call.store_failure(&error))?;
+        call.add_skipped(skipped);
+        if items.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        Ok(Some((futures::stream::iter(items), (core, call, next))))
+    })
+    .flat_map(|step| match step {
+        Ok(items) => items.left_stream(),
+        Err(failure) => futures::stream::iter([Err(failure)]).right_stream(),
+    })
+}
+
+/// `rpc.Accounts` over the accounts of this process.
+pub(super) struct TalkAccounts<S> {
+    accounts: Arc<Accounts>,
+    store: PhantomData<fn() -> S>,
+}
+
+impl<S> TalkAccounts<S> {
+    pub(super) fn new(accounts: &Arc<Accounts>) -> Self {
+        Self {
+            accounts: Arc::clone(accounts),
+            store: PhantomData,
+        }
+    }
+}
+
+#[allow(
+    refining_impl_trait,
+    reason = "the concrete message says more than `impl Encodable`"
+)]
+impl<S: Store> wire::Accounts for TalkAccounts<S> {
+    async fn get_by_token(
+        &self,
+        context: RequestContext,
+        request: ServiceRequest<'_, wire::GetByTokenReq>,
+    ) -> ServiceResult<wire::GetByTokenResp> {
+        let call: Arc<Call<S>> = call_of(&context)?;
+        let now = UnixMillis::new(clock::unix_millis());
+        let verified = self.accounts.verify(request.view().token, now);
+        let response = verified
+            .map(|verified| wire::GetByTokenResp {
+                account: Some(wire::Account {
+                    max_cache_keys: reply::signed(verified.account.quota().max_keys),
+                    ..Default::default()
+                })
+                .into(),
+                ..Default::default()
+            })
+            .map_err(|_| Failure::new(Reason::TokenNotFound, "Token not found"));
+        answer(&call, response)
+    }
+}
