@@ -10,9 +10,12 @@
 
 mod cases;
 mod driver;
+mod life;
 mod naive;
 mod operation;
 mod random;
+mod side;
+mod stories;
 
 use std::future::Future;
 use std::pin::pin;

@@ -1,0 +1,102 @@
+//! Which accounts there are.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use larder_model::{AccountId, AccountName};
+
+use crate::ledger::Ledger;
+use crate::partition::Partition;
+
+/// One account in one life.
+#[derive(Debug)]
+pub(crate) struct Tenant {
+    pub(crate) partition: Arc<Partition>,
+    pub(crate) ledger: Arc<Ledger>,
+}
+
+#[derive(Debug)]
+struct Seat {
+    id: AccountId,
+    tenant: Arc<Tenant>,
+}
+
+/// The accounts, by name and in a row that can be walked by number.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    by_name: HashMap<AccountName, usize>,
+    seats: Vec<Seat>,
+    /// Numbers of ledgers that have gone; their entries too.
+    free_numbers: Vec<u32>,
+    numbers: u32,
+    /// Partitions made so far.
+    pub(crate) births: u64,
+    /// Above every version that a forgotten partition gave out: an account
+    /// that comes back never repeats one.
+    pub(crate) first_version: u64,
+}
+
+impl Registry {
+    pub(crate) fn new(first_version: u64) -> Self {
+        Self {
+            first_version,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.seats.len()
+    }
+
+    pub(crate) fn at(&self, seat: usize) -> Option<&Arc<Tenant>> {
+        self.seats.get(seat).map(|seat| &seat.tenant)
+    }
+
+    pub(crate) fn tenants(&self) -> impl Iterator<Item = &Arc<Tenant>> {
+        self.seats.iter().map(|seat| &seat.tenant)
+    }
+
+    /// The account, if it is there in this life.
+    pub(crate) fn find(&self, id: &AccountId) -> Option<&Arc<Tenant>> {
+        let seat = &self.seats[*self.by_name.get(&id.name)?];
+        (seat.id.uid == id.uid).then_some(&seat.tenant)
+    }
+
+    pub(crate) fn insert(&mut self, id: AccountId, tenant: Arc<Tenant>) {
+        self.by_name.insert(id.name.clone(), self.seats.len());
+        self.seats.push(Seat { id, tenant });
+    }
+
+    pub(crate) fn remove(&mut self, name: &AccountName) -> Option<Arc<Tenant>> {
+        let at = self.by_name.remove(name)?;
+        let seat = self.seats.swap_remove(at);
+        if let Some(moved) = self.seats.get(at) {
+            self.by_name.insert(moved.id.name.clone(), at);
+        }
+        let end = seat.tenant.partition.end_version();
+        self.first_version = self.first_version.max(end);
+        Some(seat.tenant)
+    }
+
+    /// Removes the account in a seat if it has no entry and nobody holds a
+    /// handle.
+    pub(crate) fn remove_idle(&mut self, seat: usize) -> Option<Arc<Tenant>> {
+        let Seat { id, tenant } = self.seats.get(seat)?;
+        let is_idle = Arc::strong_count(tenant) == 1 && tenant.ledger.reserved().keys == 0;
+        let name = id.name.clone();
+        if is_idle { self.remove(&name) } else { None }
+    }
+
+    /// A number for a new ledger.
+    pub(crate) fn take_number(&mut self) -> u32 {
+        self.free_numbers.pop().unwrap_or_else(|| {
+            self.numbers += 1;
+            self.numbers - 1
+        })
+    }
+
+    /// Gives a number back once no entry bears it.
+    pub(crate) fn free_number(&mut self, number: u32) {
+        self.free_numbers.push(number);
+    }
+}
