@@ -1,1 +1,83 @@
+//! A client of larder: typed calls over gRPC, a deadline on every one of
+//! them, and errors that say what may be done about them.
+//!
+//! One [`Client`] holds one HTTP/2 connection, on which calls run side by
+//! side; cloning it is cheap and shares the connection. It reconnects by
+//! itself when the next call needs it. Wire types stop in this crate: what
+//! goes in and comes out are [`Entry`], [`QuotaUsage`], [`Error`] and their
+//! like.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use larder_client::{Client, ClientConfig, SetOptions, Token};
+//!
+//! # async fn example() -> Result<(), larder_client::Error> {
+//! let config = ClientConfig::new("http://127.0.0.1:5051")?
+//!     .with_token(Token::new("secret")?)
+//!     .with_timeout(Duration::from_millis(250));
+//! let client = Client::connect(config).await?;
+//!
 //! client
+//!     .set("session/7", "gopher", SetOptions::new().ttl(Duration::from_secs(30)))
+//!     .await?;
+//! if let Some(entry) = client.get("session/7").await? {
+//!     println!("{:?}, version {}", entry.value, entry.version);
+//! }
+//!
+//! // The same connection, another namespace, and nothing is changed.
+//! let rehearsal = client.in_namespace("reports").dry_run();
+//! match rehearsal.delete_all().await {
+//!     Ok(deleted) => println!("{} entries would go", deleted.count),
+//!     Err(error) if error.is_retryable() => println!("later: {error}"),
+//!     Err(error) => return Err(error),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Deadlines
+//!
+//! A unary call carries its deadline to the server in `grpc-timeout`
+//! ([`ClientConfig::with_timeout`], [`Client::with_timeout`]). A stream may
+//! last as long as it has work; the same time bounds each wait for its next
+//! part, and [`ClientConfig::with_stream_deadline`] bounds it as a whole.
+//!
+//! # Secrets
+//!
+//! A [`Token`] never shows itself in `Debug`, and is not sent over clear text
+//! to another machine unless [`ClientConfig::allow_clear_text_token`] says so.
+
+mod accounts;
+mod batch;
+mod cache;
+mod channel;
+mod config;
+mod connector;
+mod convert;
+mod dump;
+mod error;
+mod keys;
+mod load;
+mod options;
+mod status;
+mod talk;
+mod types;
+
+pub use accounts::{AccountPage, AccountPages, Accounts, TokenPage, TokenPages};
+pub use channel::Client;
+pub use config::{CaCertificates, ClientConfig, ClientIdentity, Endpoint, Token};
+pub use dump::DumpStream;
+pub use error::{Error, FieldViolation, QuotaViolation};
+pub use keys::{KeyPage, KeyPages, PageToken};
+pub use load::{LoadSummary, Loader};
+pub use options::{
+    Condition, DeleteOptions, Expiry, IncrementOptions, RequestId, SetExpiry, SetOptions,
+};
+pub use talk::{Talk, TalkDump};
+pub use types::{
+    Account, AccountChange, AccountSettings, Action, AtLimit, BatchSetItem, CreatedToken,
+    DeleteOutcome, DeleteReply, DeletedPrefix, Entry, IncrementReply, QuotaUsage, ServerInfo,
+    SetOutcome, SetReply, TokenInfo, TokenRights, Usage, VerifiedToken,
+};
+
+pub use larder_api::errors::{Code, Reason};

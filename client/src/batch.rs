@@ -1,0 +1,181 @@
+//! Calls on many entries.
+
+use larder_api::cache_v1 as wire;
+use larder_api::cache_v1::{batch_delete_response, batch_get_response, batch_set_response};
+
+use crate::cache::{no_outcome, set_reply};
+use crate::channel::{Client, answer};
+use crate::convert;
+use crate::error::{Error, Repeat};
+use crate::status;
+use crate::types::{BatchSetItem, DeletedPrefix, Entry, SetReply};
+
+impl Client {
+    /// Reads many entries; one result for each key, in the order of the keys.
+    ///
+    /// The server ends a reply at a size of its own and defers the remaining
+    /// keys; this asks again until all are answered, so a large batch takes
+    /// several calls, each with its own deadline.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get), and for more keys than the server allows in a
+    /// batch.
+    pub async fn batch_get<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Entry>>, Error> {
+        let mut found: Vec<Option<Entry>> = vec![None; keys.len()];
+        let mut open: Vec<usize> = (0..keys.len()).collect();
+        while !open.is_empty() {
+            let request = wire::BatchGetRequest {
+                namespace: self.namespace(),
+                keys: open.iter().map(|&at| keys[at].as_ref().to_vec()).collect(),
+                ..wire::BatchGetRequest::default()
+            };
+            let call = self
+                .channel
+                .cache
+                .batch_get_with_options(request, self.unary_options());
+            let reply = answer(call, Repeat::Read).await?;
+            check_count(reply.results.len(), open.len())?;
+            let mut deferred = Vec::new();
+            for (&at, result) in open.iter().zip(reply.results) {
+                match result.outcome {
+                    Some(batch_get_response::result::Outcome::Hit(entry)) => {
+                        found[at] = Some(convert::entry(*entry)?);
+                    }
+                    Some(batch_get_response::result::Outcome::Miss(_)) => {}
+                    Some(batch_get_response::result::Outcome::Deferred(_)) => deferred.push(at),
+                    None => return Err(no_outcome()),
+                }
+            }
+            // Each round must answer something, or this would never end.
+            if deferred.len() == open.len() {
+                return Err(Error::protocol("the server deferred every key of a batch"));
+            }
+            open = deferred;
+        }
+        Ok(found)
+    }
+
+    /// Stores many entries, each with its own outcome or error, in the order
+    /// given. Not atomic as a whole.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get), for the call as a whole.
+    pub async fn batch_set(
+        &self,
+        items: Vec<BatchSetItem>,
+    ) -> Result<Vec<Result<SetReply, Error>>, Error> {
+        let count = items.len();
+        let requests = items.into_iter().map(|item| {
+            convert::set_request(self.namespace(), &item.key, item.value, item.options)
+        });
+        let request = wire::BatchSetRequest {
+            requests: requests.collect(),
+            validate_only: self.is_dry_run(),
+            ..wire::BatchSetRequest::default()
+        };
+        let call = self
+            .channel
+            .cache
+            .batch_set_with_options(request, self.unary_options());
+        let reply = answer(call, Repeat::Effect).await?;
+        self.confirm(reply.validated_only)?;
+        check_count(reply.results.len(), count)?;
+        let results = reply.results.into_iter().map(|result| match result.result {
+            Some(batch_set_response::result::Result::Response(reply)) => set_reply(*reply),
+            Some(batch_set_response::result::Result::Error(error)) => {
+                Err(status::from_status(&error, Repeat::Effect))
+            }
+            None => Err(no_outcome()),
+        });
+        Ok(results.collect())
+    }
+
+    /// Deletes many entries; for each key, in order, whether there was an
+    /// entry, or an error of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get), for the call as a whole.
+    pub async fn batch_delete<K: AsRef<[u8]>>(
+        &self,
+        keys: &[K],
+    ) -> Result<Vec<Result<bool, Error>>, Error> {
+        let request = wire::BatchDeleteRequest {
+            namespace: self.namespace(),
+            keys: keys.iter().map(|key| key.as_ref().to_vec()).collect(),
+            validate_only: self.is_dry_run(),
+            ..wire::BatchDeleteRequest::default()
+        };
+        let call = self
+            .channel
+            .cache
+            .batch_delete_with_options(request, self.unary_options());
+        let reply = answer(call, Repeat::Effect).await?;
+        self.confirm(reply.validated_only)?;
+        check_count(reply.results.len(), keys.len())?;
+        let results = reply.results.into_iter().map(|result| match result.result {
+            Some(batch_delete_response::result::Result::Deleted(deleted)) => Ok(deleted),
+            Some(batch_delete_response::result::Result::Error(error)) => {
+                Err(status::from_status(&error, Repeat::Effect))
+            }
+            None => Err(no_outcome()),
+        });
+        Ok(results.collect())
+    }
+
+    /// Deletes all entries whose key begins with a prefix of at least one byte.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub async fn delete_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<DeletedPrefix, Error> {
+        self.delete_many(wire::DeletePrefixRequest {
+            prefix: prefix.as_ref().to_vec(),
+            ..wire::DeletePrefixRequest::default()
+        })
+        .await
+    }
+
+    /// Deletes all entries of the namespace.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub async fn delete_all(&self) -> Result<DeletedPrefix, Error> {
+        self.delete_many(wire::DeletePrefixRequest {
+            all: true,
+            ..wire::DeletePrefixRequest::default()
+        })
+        .await
+    }
+
+    async fn delete_many(
+        &self,
+        mut request: wire::DeletePrefixRequest,
+    ) -> Result<DeletedPrefix, Error> {
+        request.namespace = self.namespace();
+        request.validate_only = self.is_dry_run();
+        let call = self
+            .channel
+            .cache
+            .delete_prefix_with_options(request, self.unary_options());
+        let reply = answer(call, Repeat::Effect).await?;
+        self.confirm(reply.validated_only)?;
+        Ok(DeletedPrefix {
+            count: convert::count(reply.deleted_count),
+            replayed: reply.replayed,
+        })
+    }
+}
+
+fn check_count(results: usize, asked: usize) -> Result<(), Error> {
+    if results == asked {
+        Ok(())
+    } else {
+        Err(Error::protocol(format!(
+            "the server gave {results} results for {asked} keys"
+        )))
+    }
+}

@@ -1,0 +1,443 @@
+//! Where the server is, and how a client presents itself.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::Uri;
+use http::header::HeaderValue;
+
+use crate::error::Error;
+
+/// Time for a call if nothing else is said: long for a cache, short for a
+/// person who waits at a terminal.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time to reach the server: name, TCP and TLS together. Shorter than
+/// [`DEFAULT_TIMEOUT`], so that an unreachable server is reported as such.
+const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Largest reply, bytes: a full batch of 3 MiB and one more value of 3 MiB,
+/// with room to spare.
+const DEFAULT_MAX_REPLY_BYTES: usize = 16 << 20;
+
+/// Where a server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint(Place);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// `http://HOST:PORT`.
+    ClearText(Uri),
+    /// `https://HOST:PORT`.
+    Tls(Uri),
+    /// `unix:PATH`.
+    Unix(PathBuf),
+}
+
+/// A bearer credential. `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+/// Certificates of authorities, in PEM.
+#[derive(Clone, Default)]
+pub struct CaCertificates(pub(crate) Vec<u8>);
+
+/// A client certificate chain and its key, in PEM. `Debug` shows neither.
+#[derive(Clone)]
+pub struct ClientIdentity {
+    pub(crate) chain_pem: Vec<u8>,
+    pub(crate) key_pem: Vec<u8>,
+}
+
+/// How to reach a server. Nothing is opened before a
+/// [`Client`](crate::Client) is made of it.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct ClientConfig {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) authorities: Option<CaCertificates>,
+    pub(crate) identity: Option<ClientIdentity>,
+    pub(crate) server_check: ServerCheck,
+    pub(crate) token: Option<Token>,
+    pub(crate) clear_text_token: ClearTextToken,
+    pub(crate) timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) stream_deadline: Option<Duration>,
+    pub(crate) namespace: String,
+    pub(crate) max_reply_bytes: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ServerCheck {
+    Verify,
+    Skip,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClearTextToken {
+    LoopbackOnly,
+    Anywhere,
+}
+
+impl Endpoint {
+    /// Parses `http://HOST[:PORT]`, `https://HOST[:PORT]` or `unix:PATH`.
+    ///
+    /// # Errors
+    ///
+    /// If it is none of these, or carries a user, a query or a fragment.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            if path.is_empty() {
+                return Err(Error::configuration("unix: needs the path of a socket"));
+            }
+            return Ok(Self(Place::Unix(PathBuf::from(path))));
+        }
+        let uri: Uri = text
+            .parse()
+            .map_err(|error| bad_url(&format!("cannot be understood: {error}")))?;
+        let authority = uri.authority().ok_or_else(|| bad_url("has no host"))?;
+        if authority.as_str().contains('@') {
+            return Err(bad_url("must not name a user; give a token instead"));
+        }
+        if uri.query().is_some() || text.contains('#') {
+            return Err(bad_url("must not have a query or a fragment"));
+        }
+        match uri.scheme_str() {
+            Some("http") => Ok(Self(Place::ClearText(uri))),
+            Some("https") => Ok(Self(Place::Tls(uri))),
+            _ => Err(bad_url("must begin with http://, https:// or unix:")),
+        }
+    }
+
+    /// True if what is sent stays on this machine.
+    pub fn is_loopback(&self) -> bool {
+        match &self.0 {
+            Place::Unix(_) => true,
+            Place::ClearText(uri) | Place::Tls(uri) => uri.host().is_some_and(is_loopback_host),
+        }
+    }
+
+    pub(crate) const fn place(&self) -> &Place {
+        &self.0
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Place::ClearText(uri) | Place::Tls(uri) => {
+                f.write_str(uri.to_string().trim_end_matches('/'))
+            }
+            Place::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Token {
+    /// A token from its secret.
+    ///
+    /// # Errors
+    ///
+    /// If it is empty or cannot stand in a header.
+    pub fn new(secret: impl Into<String>) -> Result<Self, Error> {
+        let secret = secret.into();
+        if secret.is_empty() {
+            return Err(Error::configuration("the token is empty"));
+        }
+        // Only visible ASCII can stand after `Bearer `.
+        if !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(Error::configuration(
+                "the token has characters that cannot be sent (spaces, line ends or non-ASCII)",
+            ));
+        }
+        Ok(Self(secret))
+    }
+
+    /// Shows the secret. Take care where it goes.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    pub(crate) fn header(&self) -> Result<HeaderValue, Error> {
+        HeaderValue::try_from(format!("Bearer {}", self.0))
+            .map_err(|_| Error::configuration("the token cannot be sent in a header"))
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+impl CaCertificates {
+    /// Authorities from PEM.
+    pub fn from_pem(pem: impl Into<Vec<u8>>) -> Self {
+        Self(pem.into())
+    }
+
+    /// Authorities from a PEM file.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read.
+    pub fn from_file(path: &Path) -> Result<Self, Error> {
+        read(path).map(Self)
+    }
+}
+
+impl fmt::Debug for CaCertificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CaCertificates({} bytes)", self.0.len())
+    }
+}
+
+impl ClientIdentity {
+    /// A certificate chain and its key from PEM.
+    pub fn from_pem(chain_pem: impl Into<Vec<u8>>, key_pem: impl Into<Vec<u8>>) -> Self {
+        Self {
+            chain_pem: chain_pem.into(),
+            key_pem: key_pem.into(),
+        }
+    }
+
+    /// A certificate chain and its key from PEM files.
+    ///
+    /// # Errors
+    ///
+    /// If one of the files cannot be read.
+    pub fn from_files(chain: &Path, key: &Path) -> Result<Self, Error> {
+        Ok(Self::from_pem(read(chain)?, read(key)?))
+    }
+}
+
+impl fmt::Debug for ClientIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientIdentity(…)")
+    }
+}
+
+impl ClientConfig {
+    /// The server at `http://HOST[:PORT]`, `https://HOST[:PORT]` or
+    /// `unix:PATH`, with the defaults: no token, 5 s for a call, 3 s to
+    /// connect, the default namespace, the platform's certificate authorities.
+    ///
+    /// # Errors
+    ///
+    /// If the URL is of another form.
+    pub fn new(server: &str) -> Result<Self, Error> {
+        Ok(Self {
+            endpoint: Endpoint::parse(server)?,
+            authorities: None,
+            identity: None,
+            server_check: ServerCheck::Verify,
+            token: None,
+            clear_text_token: ClearTextToken::LoopbackOnly,
+            timeout: DEFAULT_TIMEOUT,
+            connect_timeout: DEFAULT_CONNECT_TIMEOUT,
+            stream_deadline: None,
+            namespace: String::new(),
+            max_reply_bytes: DEFAULT_MAX_REPLY_BYTES,
+        })
+    }
+
+    /// Trust these authorities in place of the platform's.
+    pub fn with_authorities(mut self, authorities: CaCertificates) -> Self {
+        self.authorities = Some(authorities);
+        self
+    }
+
+    /// Present this certificate to the server.
+    pub fn with_identity(mut self, identity: ClientIdentity) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// Accept any certificate of the server. Whoever stands between can then
+    /// read and change everything, the token included.
+    pub fn dangerously_accept_any_certificate(mut self) -> Self {
+        self.server_check = ServerCheck::Skip;
+        self
+    }
+
+    /// Send this token with every call.
+    pub fn with_token(mut self, token: Token) -> Self {
+        self.token = Some(token);
+        self
+    }
+
+    /// Send the token over clear text to other machines too. Whoever stands
+    /// between can then read it.
+    pub fn allow_clear_text_token(mut self) -> Self {
+        self.clear_text_token = ClearTextToken::Anywhere;
+        self
+    }
+
+    /// Time for a unary call, and for each wait for a part of a stream.
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Time to reach the server: name, TCP and TLS together.
+    pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Time for a dump or load as a whole; without it they may take as long
+    /// as they make progress.
+    pub fn with_stream_deadline(mut self, deadline: Duration) -> Self {
+        self.stream_deadline = Some(deadline);
+        self
+    }
+
+    /// The namespace of calls; empty means `default`.
+    pub fn with_namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = namespace.into();
+        self
+    }
+
+    /// Largest reply message, bytes; default 16 MiB.
+    pub fn with_max_reply_bytes(mut self, bytes: usize) -> Self {
+        self.max_reply_bytes = bytes;
+        self
+    }
+
+    /// Where the server is.
+    pub const fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Refuses what would betray a secret or cannot work.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.timeout.is_zero() || self.connect_timeout.is_zero() {
+            return Err(Error::configuration("a timeout must be more than nothing"));
+        }
+        let clear_text = matches!(self.endpoint.0, Place::ClearText(_));
+        if clear_text
+            && self.token.is_some()
+            && !self.endpoint.is_loopback()
+            && self.clear_text_token == ClearTextToken::LoopbackOnly
+        {
+            return Err(Error::configuration(
+                "the token would cross the network in clear text; use https://, or allow it explicitly",
+            ));
+        }
+        if clear_text && (self.identity.is_some() || self.authorities.is_some()) {
+            return Err(Error::configuration(
+                "certificates were given for a server without TLS; use https://",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn bad_url(problem: &str) -> Error {
+    Error::configuration(format!("the server's URL {problem}"))
+}
+
+/// Loopback addresses, and the name that RFC 6761 keeps for them.
+fn is_loopback_host(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare.eq_ignore_ascii_case("localhost")
+        || bare
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(|error| {
+        Error::configuration(format!("cannot read {}: {error}", path.display())).with_source(error)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints() {
+        for (text, shown, loopback) in [
+            ("http://127.0.0.1:5051", "http://127.0.0.1:5051", true),
+            ("http://127.1.2.3:1/", "http://127.1.2.3:1", true),
+            ("http://LOCALHOST:5051", "http://LOCALHOST:5051", true),
+            ("http://[::1]:5051", "http://[::1]:5051", true),
+            (
+                "http://[::ffff:127.0.0.1]:1",
+                "http://[::ffff:127.0.0.1]:1",
+                true,
+            ),
+            (
+                "http://localhost.evil.example",
+                "http://localhost.evil.example",
+                false,
+            ),
+            ("https://cache.example", "https://cache.example", false),
+            ("http://10.0.0.1:5051", "http://10.0.0.1:5051", false),
+            ("unix:/run/larder.sock", "unix:/run/larder.sock", true),
+            ("unix:///run/larder.sock", "unix:/run/larder.sock", true),
+        ] {
+            let endpoint = Endpoint::parse(text).unwrap();
+            assert_eq!(endpoint.to_string(), shown);
+            assert_eq!(endpoint.is_loopback(), loopback, "{text}");
+        }
+        for text in [
+            "",
+            "127.0.0.1:5051",
+            "ftp://x",
+            "unix:",
+            "http://u:p@h/",
+            "http://h/?q",
+            "/path",
+            "http://h/#f",
+        ] {
+            assert!(Endpoint::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_token_stays_off_the_wire_in_clear_text() {
+        let config = |server: &str| {
+            ClientConfig::new(server)
+                .unwrap()
+                .with_token(Token::new("s3cret").unwrap())
+        };
+        assert!(config("http://10.0.0.1:5051").check().is_err());
+        assert!(
+            config("http://10.0.0.1:5051")
+                .allow_clear_text_token()
+                .check()
+                .is_ok()
+        );
+        assert!(config("http://127.0.0.1:5051").check().is_ok());
+        assert!(config("https://10.0.0.1:5051").check().is_ok());
+        assert!(config("unix:/run/l").check().is_ok());
+        assert!(
+            ClientConfig::new("http://10.0.0.1:5051")
+                .unwrap()
+                .check()
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let config = ClientConfig::new("https://h")
+            .unwrap()
+            .with_token(Token::new("s3cret").unwrap())
+            .with_identity(ClientIdentity::from_pem("s3cret", "s3cret"));
+        assert!(!format!("{config:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn tokens_are_headers() {
+        for bad in ["", "a b", "a\n", "ä"] {
+            assert!(Token::new(bad).is_err(), "{bad:?}");
+        }
+        assert!(Token::new("lt_abc-._~+/=").is_ok());
+    }
+}

@@ -1,0 +1,309 @@
+//! The client against a small server in the same process, which misbehaves in
+//! the ways that matter.
+
+#![allow(clippy::unwrap_used, reason = "in a test, a surprise is a failure")]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use connectrpc::{
+    ConnectError, RequestContext, Response, Router, Server, ServiceResult, ServiceStream,
+    bidi_streaming_handler_fn, handler_fn, streaming_handler_fn,
+};
+use futures::StreamExt as _;
+use larder_api::cache_v1::{self as wire, batch_get_response, get_response, set_response};
+use larder_client::{Client, ClientConfig, Code, Entry, SetOptions, SetOutcome, Token};
+
+const SERVICE: &str = "larder.cache.v1.CacheService";
+
+/// What a handler writes down, for the test to look at.
+type Log<T> = Arc<Mutex<Vec<T>>>;
+
+async fn serve(router: Router) -> ClientConfig {
+    let server = Server::bind("127.0.0.1:0").await.unwrap();
+    let address = server.local_addr().unwrap();
+    tokio::spawn(server.serve(router));
+    ClientConfig::new(&format!("http://{address}")).unwrap()
+}
+
+fn note<T>(log: &Log<T>, item: T) -> usize {
+    let mut log = log.lock().unwrap();
+    log.push(item);
+    log.len()
+}
+
+fn entry(key: &str) -> wire::Entry {
+    wire::Entry {
+        key: key.into(),
+        value: b"value".to_vec(),
+        version: 7,
+        ..wire::Entry::default()
+    }
+}
+
+fn keys(entries: &[Entry]) -> Vec<String> {
+    let texts = entries
+        .iter()
+        .map(|entry| String::from_utf8_lossy(&entry.key));
+    texts.map(std::borrow::Cow::into_owned).collect()
+}
+
+#[tokio::test]
+async fn a_call_carries_credential_deadline_and_namespace() {
+    let log = Log::default();
+    let seen = Arc::clone(&log);
+    let get = handler_fn(move |ctx: RequestContext, request: wire::GetRequest| {
+        note(&seen, (ctx.headers().clone(), request.clone()));
+        async move {
+            let outcome = match &request.key[..] {
+                b"here" => get_response::Outcome::from(entry("here")),
+                _ => get_response::Miss::default().into(),
+            };
+            Response::ok(wire::GetResponse {
+                outcome: Some(outcome),
+                ..wire::GetResponse::default()
+            })
+        }
+    });
+    let config = serve(Router::new().route(SERVICE, "Get", get)).await;
+    let config = config
+        .with_token(Token::new("s3cret").unwrap())
+        .with_timeout(Duration::from_secs(30));
+    let client = Client::connect(config).await.unwrap();
+
+    let found = client
+        .in_namespace("other")
+        .get("here")
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((&found.value[..], found.version), (&b"value"[..], 7));
+    assert_eq!(client.get("gone").await.unwrap(), None);
+
+    let log = log.lock().unwrap();
+    let (headers, request) = &log[0];
+    assert_eq!(headers["authorization"], "Bearer s3cret");
+    assert!(headers.contains_key("grpc-timeout"));
+    assert!(!headers.contains_key("grpc-accept-encoding"));
+    assert!(!headers.contains_key("dry-run"));
+    assert_eq!(request.namespace, "other");
+    assert_eq!(log[1].1.namespace, "");
+}
+
+#[tokio::test]
+async fn a_dry_run_that_is_not_confirmed_is_an_error() {
+    let log = Log::default();
+    let seen = Arc::clone(&log);
+    let set = handler_fn(move |ctx: RequestContext, request: wire::SetRequest| {
+        let marked = ctx
+            .headers()
+            .get("dry-run")
+            .is_some_and(|value| value == "1");
+        note(&seen, (marked, request.validate_only));
+        async move {
+            Response::ok(wire::SetResponse {
+                outcome: Some(set_response::Applied::default().into()),
+                // An old server, which knows no dry run, under one key.
+                validated_only: request.validate_only && request.key != b"old",
+                ..wire::SetResponse::default()
+            })
+        }
+    });
+    let client = Client::connect(serve(Router::new().route(SERVICE, "Set", set)).await)
+        .await
+        .unwrap();
+
+    let rehearsal = client.dry_run();
+    let reply = rehearsal.set("new", "v", SetOptions::new()).await.unwrap();
+    assert!(matches!(reply.outcome, SetOutcome::Applied(_)));
+    let error = rehearsal
+        .set("old", "v", SetOptions::new())
+        .await
+        .unwrap_err();
+    assert!(error.may_have_applied());
+    assert!(!error.is_retryable());
+    client.set("old", "v", SetOptions::new()).await.unwrap();
+    assert_eq!(
+        *log.lock().unwrap(),
+        [(true, true), (true, true), (false, false)]
+    );
+}
+
+#[tokio::test]
+async fn deferred_keys_are_asked_for_again() {
+    // Answers the first key of each call and defers the rest.
+    let batch_get = handler_fn(
+        |_: RequestContext, request: wire::BatchGetRequest| async move {
+            let results = request.keys.iter().enumerate().map(|(at, key)| {
+                let outcome: batch_get_response::result::Outcome = match (at, &key[..]) {
+                    (_, b"stuck") | (1.., _) => batch_get_response::Deferred::default().into(),
+                    (0, b"gone") => get_response::Miss::default().into(),
+                    (0, key) => entry(std::str::from_utf8(key).unwrap()).into(),
+                };
+                batch_get_response::Result {
+                    outcome: Some(outcome),
+                    ..Default::default()
+                }
+            });
+            Response::ok(wire::BatchGetResponse {
+                results: results.collect(),
+                ..wire::BatchGetResponse::default()
+            })
+        },
+    );
+    let client = Client::connect(serve(Router::new().route(SERVICE, "BatchGet", batch_get)).await)
+        .await
+        .unwrap();
+    let found = client.batch_get(&["a", "gone", "b"]).await.unwrap();
+    let found: Vec<_> = found
+        .iter()
+        .map(|entry| entry.as_ref().map(|entry| &entry.key[..]))
+        .collect();
+    assert_eq!(found, [Some(&b"a"[..]), None, Some(b"b")]);
+    assert_eq!(client.batch_get::<&str>(&[]).await.unwrap(), []);
+    let error = client.batch_get(&["stuck"]).await.unwrap_err();
+    assert_eq!(error.code(), Code::Internal);
+}
+
+#[tokio::test]
+async fn a_broken_dump_goes_on_where_it_broke() {
+    let log = Log::default();
+    let seen = Arc::clone(&log);
+    let dump = streaming_handler_fn(move |_: RequestContext, request: wire::DumpRequest| {
+        let call = note(&seen, request.resume_token.clone());
+        async move {
+            let first: usize = request.resume_token.parse().unwrap_or(0);
+            let parts = (first..4).map(|at| {
+                Ok::<_, ConnectError>(wire::DumpResponse {
+                    entries: vec![entry(&format!("k{at}"))],
+                    resume_token: (at + 1).to_string(),
+                    ..wire::DumpResponse::default()
+                })
+            });
+            let parts: Vec<_> = match call {
+                1 => parts
+                    .take(2)
+                    .chain([Err(ConnectError::unavailable("gone"))])
+                    .collect(),
+                2 => vec![Err(ConnectError::internal("cut"))],
+                _ => parts.collect(),
+            };
+            let stream: ServiceStream<wire::DumpResponse> = Box::pin(futures::stream::iter(parts));
+            ServiceResult::Ok(Response::new(stream))
+        }
+    });
+    let client =
+        Client::connect(serve(Router::new().route_server_stream(SERVICE, "Dump", dump)).await)
+            .await
+            .unwrap();
+    let mut dump = client.dump("");
+    let mut found = Vec::new();
+    while let Some(entry) = dump.next().await.unwrap() {
+        found.push(entry);
+    }
+    assert_eq!(keys(&found), ["k0", "k1", "k2", "k3"]);
+    assert_eq!(*log.lock().unwrap(), ["", "2", "2"]);
+    assert_eq!(dump.next().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_dump_that_is_refused_is_not_tried_again() {
+    let log = Log::default();
+    let seen = Arc::clone(&log);
+    let dump = streaming_handler_fn(move |_: RequestContext, _: wire::DumpRequest| {
+        note(&seen, ());
+        async move {
+            let refused = ConnectError::permission_denied("no");
+            ServiceResult::<ServiceStream<wire::DumpResponse>>::Err(refused)
+        }
+    });
+    let client =
+        Client::connect(serve(Router::new().route_server_stream(SERVICE, "Dump", dump)).await)
+            .await
+            .unwrap();
+    let mut dump = client.dump("");
+    assert_eq!(
+        dump.next().await.unwrap_err().code(),
+        Code::PermissionDenied
+    );
+    assert_eq!(log.lock().unwrap().len(), 1);
+    assert_eq!(dump.next().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_broken_load_sends_again_what_was_not_acknowledged() {
+    let log = Log::default();
+    let seen = Arc::clone(&log);
+    let load = bidi_streaming_handler_fn(
+        move |_: RequestContext, parts: ServiceStream<wire::LoadRequest>| {
+            let seen = Arc::clone(&seen);
+            async move {
+                let mut stored = 0i64;
+                let replies = parts.map(move |part| {
+                    let part = part?;
+                    let keys = part.entries.iter().map(|entry| entry.key[0]);
+                    let calls = note(&seen, (part.namespace.clone(), keys.collect::<Vec<u8>>()));
+                    if calls == 2 {
+                        return Err(ConnectError::unavailable("gone"));
+                    }
+                    stored += i64::try_from(part.entries.len()).unwrap();
+                    Ok(wire::LoadResponse {
+                        stored_count: stored,
+                        ..wire::LoadResponse::default()
+                    })
+                });
+                let stream: ServiceStream<wire::LoadResponse> = Box::pin(replies);
+                ServiceResult::Ok(Response::new(stream))
+            }
+        },
+    );
+    let config = serve(Router::new().route_bidi_stream(SERVICE, "Load", load)).await;
+    let client = Client::connect(config.with_namespace("ns")).await.unwrap();
+    let mut loader = client.load();
+    // Each fills a part of its own.
+    for key in ["a", "b", "c"] {
+        loader
+            .push(Entry::new(key, vec![0; 300 << 10]))
+            .await
+            .unwrap();
+    }
+    let summary = loader.finish().await.unwrap();
+    assert_eq!((summary.stored, summary.refused), (3, 0));
+    let log = log.lock().unwrap();
+    let sent: Vec<_> = log.iter().map(|(_, keys)| keys[0]).collect();
+    // `a` was acknowledged, or not yet when the stream broke; never is a key
+    // left out, and the namespace opens each stream.
+    assert!(sent.starts_with(b"ab") && sent.ends_with(b"bc"), "{sent:?}");
+    assert_eq!(log[0].0, "ns");
+    assert_eq!(log[1].0, "");
+    assert_eq!(log[2].0, "ns");
+}
+
+#[tokio::test]
+async fn nobody_listens() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let config = ClientConfig::new(&server).unwrap();
+    let error = Client::connect(config.clone()).await.unwrap_err();
+    assert!(error.is_connect() && error.is_retryable() && !error.may_have_applied());
+
+    let client = Client::lazy(config).unwrap();
+    let error = client.set("k", "v", SetOptions::new()).await.unwrap_err();
+    assert!(error.is_connect() && !error.may_have_applied(), "{error:?}");
+    assert!(std::error::Error::source(&error).is_some());
+}
+
+#[tokio::test]
+async fn a_deadline_ends_the_wait() {
+    let get = handler_fn(|_: RequestContext, _: wire::GetRequest| {
+        std::future::pending::<ServiceResult<wire::GetResponse>>()
+    });
+    let config = serve(Router::new().route(SERVICE, "Get", get)).await;
+    let client = Client::connect(config.with_timeout(Duration::from_millis(20)))
+        .await
+        .unwrap();
+    let error = client.get("k").await.unwrap_err();
+    assert_eq!(error.code(), Code::DeadlineExceeded);
+    assert!(!error.may_have_applied());
+}
