@@ -26,6 +26,9 @@ pub const MAX_STATUS_MESSAGE_BYTES: usize = 1 << 10;
 /// Most streams of one HTTP/2 connection at a time.
 pub const MAX_STREAMS_PER_CONNECTION: u32 = 1000;
 
+/// Most calls that a server carries out at a time; one more is refused.
+pub const MAX_CALLS_IN_FLIGHT: usize = 10_000;
+
 /// HTTP/2 receive window of a stream, bytes.
 pub const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 

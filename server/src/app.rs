@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use connectrpc_health::StaticChecker;
 use larder_accounts::{Accounts, AdminToken, OpenError, UnixMillis};
+use larder_api::wire::MAX_CALLS_IN_FLIGHT;
 use larder_engine::{Engine, EngineConfig, Keyspace};
 use rand::TryRngCore as _;
 use tokio::sync::Semaphore;
@@ -127,6 +128,7 @@ impl App {
             },
             limits: config.limits,
             max_connections: config.max_connections,
+            calls: Arc::new(Semaphore::new(MAX_CALLS_IN_FLIGHT)),
             clock: Arc::new(Clock::start()),
             stop: CancellationToken::new(),
             accounts,

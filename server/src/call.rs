@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use larder_accounts::{Action, TokenRights};
 use larder_api::errors::{Code, Reason};
 use larder_model::{EntryKey, Mode, Namespace, Store};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::clock::{self, Clock};
 use crate::failure::{Contract, Failure, store_failure};
@@ -75,6 +76,8 @@ pub(crate) struct Call<S: Store> {
     mutating: AtomicBool,
     accounts_wait_us: AtomicU64,
     skipped: AtomicU64,
+    /// The call's place among those in flight; given back when it is dropped.
+    place: OnceLock<OwnedSemaphorePermit>,
 }
 
 impl<S: Store> Call<S> {
@@ -92,7 +95,14 @@ impl<S: Store> Call<S> {
             mutating: AtomicBool::new(false),
             accounts_wait_us: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
+            place: OnceLock::new(),
         }
+    }
+
+    /// Holds a place among the calls in flight.
+    pub(crate) fn hold(&self, place: OwnedSemaphorePermit) {
+        // Taken once, by `admit`.
+        let _ = self.place.set(place);
     }
 
     /// What the store is told of this call. `validate_only` is the request's

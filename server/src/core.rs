@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use larder_accounts::Accounts;
 use larder_model::{Limits, Store};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::authority::{Anonymous, Authority};
@@ -22,6 +23,8 @@ pub(crate) struct Core<S: Store> {
     pub(crate) origins: OriginPolicy,
     pub(crate) limits: Limits,
     pub(crate) max_connections: usize,
+    /// Places for calls in flight.
+    pub(crate) calls: Arc<Semaphore>,
     pub(crate) features: Vec<&'static str>,
     pub(crate) clock: Arc<Clock>,
     /// Cancelled when the grace of the shutdown is over.

@@ -19,8 +19,8 @@ use tower::Service as _;
 use crate::call::{Call, Peer};
 use crate::core::Core;
 use crate::failure::Failure;
-use crate::layers::admit::{admit, remove_timeouts};
-use crate::layers::finish::CallBody;
+use crate::layers::admit::{admit, read_head, remove_timeouts};
+use crate::layers::finish::{CallBody, InFlight};
 use crate::layers::within::within;
 use crate::methods::{Access, Method};
 use crate::rpc::status::{connect_error, from_protocol_layer};
@@ -68,25 +68,19 @@ impl<S: Store> Edge<S> {
         let origin = request.headers().get(header::ORIGIN).cloned();
         let method = Method::of(request.uri().path()).unwrap_or(&Method::UNKNOWN);
         let mut call = Call::new(method, self.peer, Arc::clone(&self.core.clock));
-        if let Err(failure) = self.core.origins.check(&request) {
+        let head = read_head(&mut call, request.headers());
+        // From here on the call leaves its line in the log, come what may.
+        let call = InFlight::new(call);
+        if let Err(failure) = self.core.origins.check(&request, self.peer) {
+            // Without the headers that would let the page read the answer.
             let response = refusal(&call.failed(failure), request.headers());
-            return response.map(|body| CallBody::new(body, Arc::new(call)));
+            return response.map(|body| call.answered(body));
         }
-        let (call, mut response) = match self.core.origins.preflight(&request) {
-            Some(response) => (
-                Arc::new(call),
-                response.map(|body: NoBody| ConnectRpcBody::Full(body)),
-            ),
-            None => match self.admitted(&mut call, request.headers()).await {
-                Err(failure) => {
-                    let response = refusal(&call.failed(failure), request.headers());
-                    (Arc::new(call), response)
-                }
-                Ok(()) => {
-                    let call = Arc::new(call);
-                    let response = self.carry_out(&call, request).await;
-                    (call, response)
-                }
+        let mut response = match self.core.origins.preflight(&request) {
+            Some(response) => response.map(|body: NoBody| ConnectRpcBody::Full(body)),
+            None => match self.admitted(head, &call, request.headers()).await {
+                Ok(()) => self.carry_out(&call, request).await,
+                Err(failure) => refusal(&call.failed(failure), request.headers()),
             },
         };
         if call.dry_run == Mode::DryRun && call.method.mutates() {
@@ -95,22 +89,29 @@ impl<S: Store> Edge<S> {
                 .insert(DRY_RUN, HeaderValue::from_static("1"));
         }
         self.core.origins.allow(origin, response.headers_mut());
-        response.map(|body| CallBody::new(body, call))
+        response.map(|body| call.answered(body))
     }
 
-    async fn admitted(&self, call: &mut Call<S>, head: &HeaderMap) -> Result<(), Failure> {
+    async fn admitted(
+        &self,
+        head: Result<(), Failure>,
+        call: &Call<S>,
+        headers: &HeaderMap,
+    ) -> Result<(), Failure> {
         if *call.method == Method::UNKNOWN {
             return Err(Failure::new(
                 Reason::MethodNotFound,
                 "no such service or method",
             ));
         }
-        admit(&self.core, call, head).await
+        head?;
+        // Accounts elsewhere may be slow to answer: the deadline holds here too.
+        within(call, &self.core.stop, admit(&self.core, call, headers)).await?
     }
 
     async fn carry_out<B>(
         &self,
-        call: &Arc<Call<S>>,
+        call: &InFlight<S>,
         mut request: Request<B>,
     ) -> Response<ConnectRpcBody>
     where
@@ -118,7 +119,7 @@ impl<S: Store> Edge<S> {
         B::Error: std::error::Error + Send + Sync + 'static,
     {
         remove_timeouts(request.headers_mut());
-        request.extensions_mut().insert(Arc::clone(call));
+        request.extensions_mut().insert(call.share());
         let kind = content_type(request.headers());
         let work = self.protocols.clone().call(request);
         match within(call, &self.core.stop, work).await {

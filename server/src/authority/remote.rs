@@ -239,3 +239,6 @@ impl Drop for Landing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,18 +16,24 @@ use crate::core::Core;
 use crate::failure::Failure;
 use crate::methods::Access;
 
-/// Fills in what the head of a request says of a call, and refuses it if its
-/// caller may not make it.
+/// Reads what the head of a request says of a call beside who makes it.
+pub(crate) fn read_head<S: Store>(call: &mut Call<S>, head: &HeaderMap) -> Result<(), Failure> {
+    call.deadline = timeout(head)?.and_then(|left| call.started.checked_add(left));
+    call.dry_run = dry_run(head)?;
+    Ok(())
+}
+
+/// Refuses a call that there is no room for, or that its caller may not make.
 ///
 /// The order matters: what is cheapest comes first, and a caller is told that
 /// its credential is bad before it is told what it may not do with it.
 pub(crate) async fn admit<S: Store>(
     core: &Core<S>,
-    call: &mut Call<S>,
+    call: &Call<S>,
     head: &HeaderMap,
 ) -> Result<(), Failure> {
-    call.deadline = timeout(head)?.and_then(|left| call.started.checked_add(left));
-    call.dry_run = dry_run(head)?;
+    let permit = Arc::clone(&core.calls).try_acquire_owned();
+    call.hold(permit.map_err(|_| overloaded())?);
     let (action, anybody) = match call.method.access {
         Access::Open => return Ok(()),
         Access::Account(action) | Access::TalkAccount(action) => (Some(action), true),
@@ -112,6 +118,14 @@ fn check_action<S: Store>(call: &Call<S>, action: Action) -> Result<(), Failure>
     };
     let message = format!("the token does not give the right to {name}");
     Err(Failure::new(Reason::ScopeDenied, message))
+}
+
+/// How long a refused caller stays away: most calls end far sooner.
+const OVERLOAD_DELAY: Duration = Duration::from_millis(100);
+
+fn overloaded() -> Failure {
+    let message = "the server has as many calls in flight as it accepts";
+    Failure::new(Reason::Overloaded, message).retry_after(OVERLOAD_DELAY)
 }
 
 fn token_missing() -> Failure {

@@ -2,6 +2,7 @@
 //! caller has gone.
 
 use std::convert::Infallible;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -21,7 +22,7 @@ use crate::clock;
 pub(crate) const ACCESS: &str = "access";
 
 /// Ends a call: the talk's interceptor, after the fact.
-pub(crate) fn finish<S: Store>(call: &Call<S>) {
+fn finish<S: Store>(call: &Call<S>) {
     let outcome = call.outcome().unwrap_or(Outcome::OK);
     let took = clock::instant().saturating_duration_since(call.started);
     let account = call
@@ -42,6 +43,57 @@ pub(crate) fn finish<S: Store>(call: &Call<S>) {
     );
 }
 
+/// A call that has no answer yet. Dropped so, its caller has gone away.
+pub(crate) struct InFlight<S: Store>(Option<Arc<Call<S>>>);
+
+impl<S: Store> InFlight<S> {
+    pub(crate) fn new(call: Call<S>) -> Self {
+        Self(Some(Arc::new(call)))
+    }
+
+    /// The call, for its handler.
+    pub(crate) fn share(&self) -> Arc<Call<S>> {
+        Arc::clone(self.call())
+    }
+
+    /// The answer's body takes the call over.
+    pub(crate) fn answered(mut self, body: ConnectRpcBody) -> CallBody<S> {
+        CallBody {
+            inner: body,
+            call: self.0.take(),
+        }
+    }
+
+    fn call(&self) -> &Arc<Call<S>> {
+        self.0
+            .as_ref()
+            .expect("only `answered`, which consumes, takes it")
+    }
+}
+
+impl<S: Store> Deref for InFlight<S> {
+    type Target = Call<S>;
+
+    fn deref(&self) -> &Call<S> {
+        self.call()
+    }
+}
+
+impl<S: Store> Drop for InFlight<S> {
+    fn drop(&mut self) {
+        if let Some(call) = self.0.take() {
+            call.note(GONE);
+            finish(&call);
+        }
+    }
+}
+
+/// The caller gave up.
+const GONE: Outcome = Outcome {
+    code: Code::Cancelled,
+    reason: Some(Reason::Cancelled),
+};
+
 /// A response body that ends its call when it ends.
 pub(crate) struct CallBody<S: Store> {
     inner: ConnectRpcBody,
@@ -58,13 +110,6 @@ fn is_end(body: &ConnectRpcBody) -> bool {
 }
 
 impl<S: Store> CallBody<S> {
-    pub(crate) fn new(inner: ConnectRpcBody, call: Arc<Call<S>>) -> Self {
-        Self {
-            inner,
-            call: Some(call),
-        }
-    }
-
     fn end(&mut self) {
         if let Some(call) = self.call.take() {
             finish(&call);
@@ -115,10 +160,7 @@ impl<S: Store> Drop for CallBody<S> {
         if let Some(call) = self.call.take() {
             // A body that is dropped at its end, without a last poll, was sent.
             if !is_end(&self.inner) {
-                call.note(Outcome {
-                    code: Code::Cancelled,
-                    reason: Some(Reason::Cancelled),
-                });
+                call.note(GONE);
             }
             finish(&call);
         }

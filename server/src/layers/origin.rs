@@ -5,6 +5,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use larder_api::errors::Reason;
 
+use crate::call::Peer;
 use crate::failure::Failure;
 
 /// Longest time a browser may remember an answer to a preflight.
@@ -31,9 +32,11 @@ pub(crate) struct OriginPolicy {
 
 impl OriginPolicy {
     /// Refuses a request that a foreign page made, or made possible.
-    pub(crate) fn check<B>(&self, request: &Request<B>) -> Result<(), Failure> {
+    pub(crate) fn check<B>(&self, request: &Request<B>, peer: Peer) -> Result<(), Failure> {
         let host = authority(request);
-        if self.guard_host && !host.is_some_and(is_loopback_name) {
+        // No page reaches a Unix socket.
+        let guard = self.guard_host && matches!(peer, Peer::Tcp(_));
+        if guard && !host.is_some_and(is_loopback_name) {
             let message = format!(
                 "an anonymous server on loopback answers to localhost and 127.0.0.1, not to `{}`",
                 host.unwrap_or_default()

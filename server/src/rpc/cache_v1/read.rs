@@ -205,6 +205,7 @@ impl<S: Store> CacheV1<S> {
             ("max_namespace_bytes", larder_model::MAX_NAME_BYTES),
             ("max_connections", self.core.max_connections),
             ("max_message_bytes", limits::MAX_MESSAGE_BYTES),
+            ("max_calls_in_flight", limits::MAX_CALLS_IN_FLIGHT),
         ];
         let numbers = [
             ("min_ttl_ms", larder_model::Ttl::MIN.as_millis()),
