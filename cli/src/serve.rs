@@ -74,7 +74,12 @@ pub(crate) struct ServeArgs {
 #[derive(Debug, Args)]
 struct CommonArgs {
     /// Where to listen: IP:PORT or unix:PATH; repeatable. Port 0 picks a free one
-    #[arg(long, value_name = "ADDRESS", env = "LARDER_LISTEN", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "LARDER_LISTEN",
+        value_delimiter = ','
+    )]
     listen: Vec<String>,
 
     /// Where accounts are kept [default: the platform's data directory, `larder` in it]
@@ -196,7 +201,10 @@ fn serve(role: Role, file: Option<PathBuf>, settings: Settings) -> anyhow::Resul
         Some(path) => settings.over(Settings::from_file(&path)?),
         None => settings,
     };
-    let config = Config::parse(role, settings, &default_data_dir())?;
+    let fallback = default_data_dir()
+        .or_else(|| settings.data_dir.clone())
+        .context("data_dir: this user has no home directory; say where with --data-dir")?;
+    let config = Config::parse(role, settings, &fallback)?;
     log_to_stderr(config.log_format)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.threads)
@@ -251,8 +259,14 @@ fn admin_token_notice(token: &AdminToken) -> String {
 
 fn anonymous_notice(config: &Config) -> Option<String> {
     let account = config.anonymous.as_ref()?;
-    let why = if config.anonymous_by_default { " (all listeners are local)" } else { "" };
-    Some(format!("calls without a token are served as account {account}{why}"))
+    let why = if config.anonymous_by_default {
+        " (all listeners are local)"
+    } else {
+        ""
+    };
+    Some(format!(
+        "calls without a token are served as account {account}{why}"
+    ))
 }
 
 /// The signals that end a server.
@@ -281,7 +295,11 @@ impl Ends {
 /// The log goes to stderr; stdout is for the addresses. `LARDER_LOG` filters it
 /// in the syntax of `tracing`.
 fn log_to_stderr(format: LogFormat) -> anyhow::Result<()> {
-    let access = if format == LogFormat::Off { "off" } else { "info" };
+    let access = if format == LogFormat::Off {
+        "off"
+    } else {
+        "info"
+    };
     let default = format!("info,access={access}");
     let filter = match std::env::var("LARDER_LOG") {
         Ok(given) => EnvFilter::try_new(given).context("LARDER_LOG")?,
