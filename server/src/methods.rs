@@ -197,3 +197,46 @@ pub(crate) static METHODS: &[Method] = &[
         Reads,
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use connectrpc_reflection::Reflector;
+
+    use super::*;
+
+    #[test]
+    fn every_method_of_the_contract_has_a_row_and_every_row_a_method() {
+        let compiled = Reflector::from_descriptor_set_bytes(larder_api::FILE_DESCRIPTOR_SET)
+            .expect("the compiled contract can be read");
+        let contract: BTreeSet<String> = compiled
+            .pool()
+            .services()
+            .iter()
+            .flat_map(|service| {
+                service
+                    .methods()
+                    .iter()
+                    .map(move |method| format!("/{}/{}", service.full_name(), method.name()))
+            })
+            .collect();
+        let rows: BTreeSet<String> = METHODS
+            .iter()
+            .map(|method| method.path.to_owned())
+            .filter(|path| !path.starts_with("/grpc."))
+            .collect();
+        assert_eq!(rows, contract);
+    }
+
+    #[test]
+    fn what_mutates_needs_a_right_to_write_or_administer() {
+        for method in METHODS {
+            let may_write = matches!(
+                method.access,
+                Account(Write) | TalkAccount(Write) | Control(Admin)
+            );
+            assert!(!method.mutates() || may_write, "{}", method.path);
+        }
+    }
+}
