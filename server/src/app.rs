@@ -46,7 +46,7 @@ pub enum StartError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// The data directory cannot be opened.
-    #[error("data_dir: {0}")]
+    #[error("data_dir")]
     DataDir(#[from] OpenError),
     /// The client of another Accounts server cannot be made.
     #[error("{0}")]

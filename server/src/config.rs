@@ -193,6 +193,17 @@ pub struct Settings {
     pub drain_grace_seconds: Option<u64>,
 }
 
+/// Where a file is wrong, on one line: its line, what stands there, and why.
+fn one_line(text: &str, error: &toml::de::Error) -> String {
+    let reason = error.message().replace('\n', ", ");
+    let Some(before) = error.span().and_then(|span| text.get(..span.start)) else {
+        return reason;
+    };
+    let number = before.matches('\n').count() + 1;
+    let line = text.lines().nth(number - 1).unwrap_or_default().trim();
+    format!("line {number}, `{line}`: {reason}")
+}
+
 macro_rules! overlay {
     ($over:ident, $under:ident: $($field:ident),* $(,)?) => {
         Settings { $($field: $over.$field.or($under.$field)),* }
@@ -210,7 +221,7 @@ impl Settings {
             reason,
         };
         let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-        toml::from_str(&text).map_err(|error| failed(error.to_string().trim_end().into()))
+        toml::from_str(&text).map_err(|error| failed(one_line(&text, &error)))
     }
 
     /// These settings where they are given, `under` where they are not.
@@ -571,6 +582,32 @@ mod tests {
         );
         check("cors_origin = ['*']", "cors_origin");
         check("cors_origin = ['https://a.example/']", "cors_origin");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_understood_is_refused_by_line_and_key() {
+        let check = |text: &str, parts: [&str; 3]| {
+            let error = toml::from_str::<Settings>(text).expect_err("a malformed file");
+            let message = one_line(text, &error);
+            for part in parts {
+                assert!(message.contains(part), "{text:?}: {message}");
+            }
+            assert!(!message.contains('\n'), "{message:?}");
+        };
+        check(
+            "threads = 1\nmax_memry = 2",
+            ["line 2", "max_memry", "unknown field"],
+        );
+        check("listen = 'x", ["line 1", "listen", "string"]);
+        check(
+            "\n\nthreads = 'many'",
+            ["line 3", "threads", "invalid type"],
+        );
+        check(
+            "max_memory = '1 elephant'",
+            ["line 1", "max_memory", "unit"],
+        );
+        check("log_format = 'xml'", ["line 1", "log_format", "xml"]);
     }
 
     #[test]

@@ -267,3 +267,6 @@ fn percent_decoded(text: &str) -> String {
         .decode_utf8_lossy()
         .into_owned()
 }
+
+#[cfg(test)]
+mod tests;
