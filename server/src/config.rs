@@ -552,7 +552,7 @@ mod tests {
     fn a_setting_that_cannot_be_is_refused_by_its_name() {
         let check = |toml: &str, setting: &str| match parse(toml) {
             Err(ConfigError::Setting { setting: named, .. }) => {
-                assert_eq!(named, setting, "{toml}")
+                assert_eq!(named, setting, "{toml}");
             }
             other => panic!("{toml}: {other:?}"),
         };

@@ -268,11 +268,12 @@ async fn ended(server: &Server, request: Request<Full<Bytes>>) -> Ended {
             .decode(details.trim_end_matches('='))
             .expect("base64");
         let status = google_rpc::Status::decode(&mut bytes.as_slice()).expect("a status");
-        let reasons = status.details.iter().filter_map(|any| {
-            any.type_url
-                .ends_with("google.rpc.ErrorInfo")
-                .then(|| google_rpc::ErrorInfo::decode(&mut &any.value[..]).expect("ErrorInfo"))
-        });
+        let infos = status
+            .details
+            .iter()
+            .filter(|any| any.type_url.ends_with(".ErrorInfo"));
+        let reasons =
+            infos.map(|any| google_rpc::ErrorInfo::decode(&mut &any.value[..]).expect("ErrorInfo"));
         let code = Code::from_number(u32::try_from(status.code).expect("a code"));
         return (code, only_reason(reasons.map(|info| info.reason)));
     }

@@ -263,20 +263,6 @@ impl<S: Store> AccountsV1<S> {
     }
 }
 
-/// One adapter for each method.
-macro_rules! unary {
-    ($($name:ident: $request:ident => $response:ident;)*) => {
-        $(async fn $name(
-            &self,
-            context: RequestContext,
-            request: ServiceRequest<'_, wire::$request>,
-        ) -> ServiceResult<wire::$response> {
-            let call: Arc<Call<S>> = call_of(&context)?;
-            answer(&call, self.$name(&call, request.view()).await)
-        })*
-    };
-}
-
 #[allow(
     refining_impl_trait,
     reason = "the concrete message says more than `impl Encodable`"

@@ -2,6 +2,21 @@
 //! borrowed request views. What knows connectrpc is in `mod.rs` of each
 //! contract and in [`status`].
 
+/// One adapter for each unary method: finds the call, runs the handler of the
+/// same name, turns its failure into a status.
+macro_rules! unary {
+    ($($name:ident: $request:ident => $response:ident;)*) => {
+        $(async fn $name(
+            &self,
+            context: RequestContext,
+            request: ServiceRequest<'_, wire::$request>,
+        ) -> ServiceResult<wire::$response> {
+            let call: Arc<Call<S>> = call_of(&context)?;
+            answer(&call, self.$name(&call, request.view()).await)
+        })*
+    };
+}
+
 pub(crate) mod accounts_v1;
 mod cache_v1;
 mod fields;
