@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use larder_server::{
-    AdminToken, AdminTokenState, App, ByteSize, Config, Drained, LogFormat, Role, Settings,
+    AdminToken, AdminTokenState, App, ByteSize, Config, Drained, Listen, LogFormat, Role, Settings,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -78,7 +78,8 @@ struct CommonArgs {
         long,
         value_name = "ADDRESS",
         env = "LARDER_LISTEN",
-        value_delimiter = ','
+        value_delimiter = ',',
+        value_parser = address
     )]
     listen: Vec<String>,
 
@@ -95,11 +96,11 @@ struct CommonArgs {
     threads: Option<usize>,
 
     /// Certificate chain, PEM
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
 
     /// Private key of the certificate, PEM
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
 
     /// Take only clients with a certificate of this authority, PEM
@@ -176,6 +177,11 @@ impl ServeArgs {
         };
         (file, settings)
     }
+}
+
+/// Checks an address while it is still known which argument it came from.
+fn address(text: &str) -> Result<String, String> {
+    text.parse::<Listen>().map(|_| text.to_owned())
 }
 
 /// A list that was given.

@@ -21,6 +21,7 @@ use crate::core::Core;
 use crate::failure::Failure;
 use crate::layers::admit::{admit, read_head, remove_timeouts};
 use crate::layers::finish::{CallBody, InFlight};
+use crate::layers::strict::Strict;
 use crate::layers::within::within;
 use crate::methods::{Access, Method};
 use crate::rpc::status::{connect_error, from_protocol_layer};
@@ -62,7 +63,7 @@ impl<S: Store> Edge<S> {
     /// Answers one request.
     pub(crate) async fn serve<B>(&self, request: Request<B>) -> Response<CallBody<S>>
     where
-        B: Body<Data = Bytes> + Send + 'static,
+        B: Body<Data = Bytes> + Unpin + Send + 'static,
         B::Error: std::error::Error + Send + Sync + 'static,
     {
         let origin = request.headers().get(header::ORIGIN).cloned();
@@ -115,13 +116,15 @@ impl<S: Store> Edge<S> {
         mut request: Request<B>,
     ) -> Response<ConnectRpcBody>
     where
-        B: Body<Data = Bytes> + Send + 'static,
+        B: Body<Data = Bytes> + Unpin + Send + 'static,
         B::Error: std::error::Error + Send + Sync + 'static,
     {
         remove_timeouts(request.headers_mut());
         request.extensions_mut().insert(call.share());
         let kind = content_type(request.headers());
-        let work = self.protocols.clone().call(request);
+        let (head, body) = request.into_parts();
+        let body = Strict::new(&head.headers, body);
+        let work = self.protocols.clone().call(Request::from_parts(head, body));
         match within(call, &self.core.stop, work).await {
             Ok(Ok(response)) if refused_by_protocol_layer(call, &response) => {
                 translate(call, response, &kind).await

@@ -90,18 +90,8 @@ impl Failure {
         self
     }
 
-    /// The same failure of one item of a list of plain keys: the field becomes
-    /// `keys[3]`.
-    pub(crate) fn within_list(mut self, list: &str, index: usize) -> Self {
-        if let Some(Detail::Field { field, description }) = &mut self.detail {
-            *field = format!("{list}[{index}]").into();
-            self.message = format!("{field} {description}");
-        }
-        self
-    }
-
     /// A key that cannot be.
-    pub(crate) fn key(field: &'static str, error: NameError) -> Self {
+    pub(crate) fn key(field: impl Into<Cow<'static, str>>, error: NameError) -> Self {
         let reason = match error {
             NameError::Empty => Reason::KeyEmpty,
             NameError::TooLong { .. } | NameError::BadCharacter => Reason::KeyTooLong,

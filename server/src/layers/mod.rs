@@ -8,4 +8,5 @@
 pub(crate) mod admit;
 pub(crate) mod finish;
 pub(crate) mod origin;
+pub(crate) mod strict;
 pub(crate) mod within;

@@ -19,9 +19,26 @@ pub(crate) fn entry_key<'a>(
     key: &'a [u8],
 ) -> Result<EntryKey<'a>, Failure> {
     Ok(EntryKey {
-        namespace: Namespace::parse(namespace).map_err(Failure::namespace)?,
+        namespace: self::namespace(namespace)?,
         key: Key::parse(key, limits).map_err(|error| Failure::key("key", error))?,
     })
+}
+
+/// A key of a batch whose keys share a namespace; a bad one is named by its
+/// place, `keys[3]`.
+pub(crate) fn key_in_batch<'a>(
+    limits: &Limits,
+    namespace: Namespace<'a>,
+    index: usize,
+    key: &'a [u8],
+) -> Result<EntryKey<'a>, Failure> {
+    let field = || format!("keys[{index}]");
+    let key = Key::parse(key, limits).map_err(|error| Failure::key(field(), error))?;
+    Ok(EntryKey { namespace, key })
+}
+
+pub(crate) fn namespace(text: &str) -> Result<Namespace<'_>, Failure> {
+    Namespace::parse(text).map_err(Failure::namespace)
 }
 
 /// What a list, a dump or a delete by prefix selects.
@@ -30,7 +47,7 @@ pub(crate) fn selection<'a>(
     namespace: &'a str,
     prefix: &'a [u8],
 ) -> Result<Selection<'a>, Failure> {
-    let namespace = Namespace::parse(namespace).map_err(Failure::namespace)?;
+    let namespace = self::namespace(namespace)?;
     let (limit, actual) = (limits.max_key_bytes, prefix.len());
     if actual > limit {
         return Err(Failure::key("prefix", NameError::TooLong { limit, actual }));
@@ -99,7 +116,7 @@ pub(crate) fn ttl(
     nanos: i32,
 ) -> Result<Expiry, Failure> {
     let failed = |error| Failure::ttl(field, error);
-    if nanos.abs() > MAX_NANOS {
+    if !(-MAX_NANOS..=MAX_NANOS).contains(&nanos) {
         return Err(bad_field(field, "has nanos beyond a second"));
     }
     let (Ok(seconds), Ok(nanos)) = (u64::try_from(seconds), u32::try_from(nanos)) else {

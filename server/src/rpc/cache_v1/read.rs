@@ -8,7 +8,9 @@ use larder_model::{EntryRef, ReadEffect, Selection, Store};
 use super::CacheV1;
 use crate::call::Call;
 use crate::failure::Failure;
-use crate::rpc::fields::{bad_field, batch_fits, entry_key, get_and_touch_expiry, selection};
+use crate::rpc::fields::{
+    bad_field, batch_fits, entry_key, get_and_touch_expiry, key_in_batch, namespace, selection,
+};
 use crate::rpc::reply::{self, Value};
 use crate::rpc::resume;
 
@@ -83,11 +85,11 @@ impl<S: Store> CacheV1<S> {
         request: &wire::BatchGetRequestView<'_>,
     ) -> Result<wire::BatchGetResponse, Failure> {
         batch_fits(self.limits(), "keys", request.keys.len())?;
+        let namespace = namespace(request.namespace)?;
         let mut results = Vec::with_capacity(request.keys.len());
         let mut bytes = 0;
         for (index, key) in request.keys.iter().enumerate() {
-            let at = entry_key(self.limits(), request.namespace, key)
-                .map_err(|failure| failure.within_list("keys", index))?;
+            let at = key_in_batch(self.limits(), namespace, index, key)?;
             let account = &call.may(Action::Read, at)?.tenant.handle;
             // The first is always looked up, so that asking again gets on.
             if bytes >= self.limits().max_batch_get_bytes {

@@ -10,8 +10,8 @@ use super::CacheV1;
 use crate::call::Call;
 use crate::failure::Failure;
 use crate::rpc::fields::{
-    bad_field, batch_fits, condition, entry_key, no_request_id, selection, set_expiry,
-    touch_expiry, ttl, value_fits,
+    bad_field, batch_fits, condition, entry_key, key_in_batch, namespace, no_request_id, selection,
+    set_expiry, touch_expiry, ttl, value_fits,
 };
 use crate::rpc::{reply, status};
 
@@ -153,11 +153,12 @@ impl<S: Store> CacheV1<S> {
 
         no_request_id(request.request_id)?;
         batch_fits(self.limits(), "keys", request.keys.len())?;
+        let namespace = namespace(request.namespace)?;
         let mut results = Vec::with_capacity(request.keys.len());
         for (index, key) in request.keys.iter().enumerate() {
-            let done = match entry_key(self.limits(), request.namespace, key) {
+            let done = match key_in_batch(self.limits(), namespace, index, key) {
                 Ok(at) => self.delete_one(call, at, request.validate_only).await,
-                Err(failure) => Err(failure.within_list("keys", index)),
+                Err(failure) => Err(failure),
             };
             results.push(wire::batch_delete_response::Result {
                 result: Some(match done {
