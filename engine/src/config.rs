@@ -22,7 +22,7 @@ pub enum Keyspace {
 pub struct EngineConfig {
     /// Most memory for entries, bytes: their allocations, rounded up as an
     /// allocator does, and what slots, index and fingerprints take. Reserved
-    /// before it is used. What accounts take by being, 1 to 20 KiB each, is
+    /// before it is used. What accounts take by being, 1 to 16 KiB each, is
     /// counted too, but never refused.
     pub max_memory_bytes: u64,
     /// Secret that each account's hash seed derives from. Random in a server,

@@ -27,7 +27,7 @@
 //! # What an entry costs
 //! 48 bytes of slot, 6 to 11 of index, 1 or 2 for the key's length, what the
 //! allocator rounds up, and 8 for a fingerprint once the account evicts. An
-//! account costs 1 to 20 KiB by itself.
+//! account costs 1 to 16 KiB by itself.
 //!
 //! # Where to start reading
 //! `store` for what happens when room is missing, `write` for one write under

@@ -8,8 +8,8 @@
 //! enters the main queue at once. A use costs one byte's write, no move.
 //!
 //! Set here: the small queue has a tenth, one use promotes (the paper's text
-//! says more than one; one was better or equal on every trace we have but
-//! one), and as many fingerprints are kept as the main queue has entries.
+//! says more than one), and as many fingerprints are kept as the main queue
+//! has entries when it has its full share.
 //!
 //! # Shares are measured in what is scarce
 //! The tenth is a tenth of keys when keys run out, and a tenth of bytes when
