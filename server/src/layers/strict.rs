@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http_body::{Body, Frame, SizeHint};
 
 /// Why a body is refused.
@@ -82,7 +82,8 @@ impl<B> Strict<B> {
             .map_or(&b""[..], |kind| kind.as_bytes());
         let check = if kind.starts_with(b"application/grpc") {
             Check::Messages(Prefix { seen: 0, left: 0 })
-        } else if kind.starts_with(b"application/json") {
+        } else if kind.starts_with(b"application/json") && !head.contains_key(CONTENT_ENCODING) {
+            // Compressed JSON cannot be told by its first byte.
             Check::JsonStart
         } else {
             Check::Nothing
