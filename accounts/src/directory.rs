@@ -14,7 +14,15 @@ const LOCK_FILE: &str = "accounts.lock";
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct DirectoryLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        // Closing the file does not do: a child process that is just being
+        // started holds a copy of it until it runs its own program.
+        let _ = self.file.unlock();
+    }
 }
 
 /// Attaches what was tried, and on what, to an I/O error.
@@ -58,7 +66,7 @@ pub(crate) fn lock(dir: &Path) -> Result<DirectoryLock, OpenError> {
         .open(&path)
         .map_err(io_error("open", &path))?;
     match file.try_lock() {
-        Ok(()) => Ok(DirectoryLock { _file: file }),
+        Ok(()) => Ok(DirectoryLock { file }),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse {
             path: dir.to_owned(),
         }),

@@ -29,6 +29,11 @@ pub const MAX_STREAMS_PER_CONNECTION: u32 = 1000;
 /// Most calls that a server carries out at a time; one more is refused.
 pub const MAX_CALLS_IN_FLIGHT: usize = 10_000;
 
+/// Most bytes of request bodies that a server receives at a time, of all calls
+/// together; a call that would take it over is refused. The bytes of a stream
+/// that has begun do not count: they are read one message at a time.
+pub const MAX_RECEIVING_BYTES: usize = 512 << 20;
+
 /// HTTP/2 receive window of a stream, bytes.
 pub const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 

@@ -129,6 +129,7 @@ impl App {
             limits: config.limits,
             max_connections: config.max_connections,
             calls: Arc::new(Semaphore::new(MAX_CALLS_IN_FLIGHT)),
+            receiving: Arc::default(),
             clock: Arc::new(Clock::start()),
             stop: CancellationToken::new(),
             accounts,

@@ -76,6 +76,8 @@ pub(crate) struct Call<S: Store> {
     mutating: AtomicBool,
     accounts_wait_us: AtomicU64,
     skipped: AtomicU64,
+    /// Why its body was refused while it was read.
+    refused: OnceLock<Failure>,
     /// The call's place among those in flight; given back when it is dropped.
     place: OnceLock<OwnedSemaphorePermit>,
 }
@@ -95,6 +97,7 @@ impl<S: Store> Call<S> {
             mutating: AtomicBool::new(false),
             accounts_wait_us: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
+            refused: OnceLock::new(),
             place: OnceLock::new(),
         }
     }
@@ -216,6 +219,15 @@ impl<S: Store> Call<S> {
             .identity()
             .map_or("?", |identity| identity.tenant.name().as_str());
         store_failure(error, account, contract)
+    }
+
+    /// Notes why the body is refused; the protocol layer only learns that it is.
+    pub(crate) fn refuse(&self, failure: Failure) {
+        let _ = self.refused.set(failure);
+    }
+
+    pub(crate) fn refusal(&self) -> Option<&Failure> {
+        self.refused.get()
     }
 
     /// Notes how the call ended; the first note counts.

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::authority::{Anonymous, Authority};
 use crate::clock::Clock;
 use crate::layers::origin::OriginPolicy;
+use crate::layers::strict::Receiving;
 use crate::tenants::Tenants;
 
 /// What all calls share.
@@ -25,6 +26,8 @@ pub(crate) struct Core<S: Store> {
     pub(crate) max_connections: usize,
     /// Places for calls in flight.
     pub(crate) calls: Arc<Semaphore>,
+    /// Bytes of request bodies on their way in.
+    pub(crate) receiving: Arc<Receiving>,
     pub(crate) features: Vec<&'static str>,
     pub(crate) clock: Arc<Clock>,
     /// Cancelled when the grace of the shutdown is over.

@@ -123,9 +123,13 @@ impl<S: Store> Edge<S> {
         request.extensions_mut().insert(call.share());
         let kind = content_type(request.headers());
         let (head, body) = request.into_parts();
-        let body = Strict::new(&head.headers, body);
+        let body = Strict::new(&head.headers, body, call.share(), &self.core.receiving);
         let work = self.protocols.clone().call(Request::from_parts(head, body));
-        match within(call, &self.core.stop, work).await {
+        let worked = within(call, &self.core.stop, work).await;
+        if let (Ok(_), Some(failure), false) = (&worked, call.refusal(), call.was_handled()) {
+            return refusal(&call.failed(failure.clone()), &kind);
+        }
+        match worked {
             Ok(Ok(response)) if refused_by_protocol_layer(call, &response) => {
                 translate(call, response, &kind).await
             }

@@ -169,6 +169,7 @@ fn server() -> Server {
         limits: Limits::default(),
         max_connections: 1,
         calls: Arc::new(Semaphore::new(PLACES)),
+        receiving: Arc::default(),
         features: Vec::new(),
         clock: Arc::new(Clock::start()),
         stop: CancellationToken::new(),

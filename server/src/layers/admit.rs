@@ -33,7 +33,8 @@ pub(crate) async fn admit<S: Store>(
     head: &HeaderMap,
 ) -> Result<(), Failure> {
     let permit = Arc::clone(&core.calls).try_acquire_owned();
-    call.hold(permit.map_err(|_| overloaded())?);
+    let full = |_| overloaded("the server has as many calls in flight as it accepts");
+    call.hold(permit.map_err(full)?);
     let (action, anybody) = match call.method.access {
         Access::Open => return Ok(()),
         Access::Account(action) | Access::TalkAccount(action) => (Some(action), true),
@@ -123,8 +124,7 @@ fn check_action<S: Store>(call: &Call<S>, action: Action) -> Result<(), Failure>
 /// How long a refused caller stays away: most calls end far sooner.
 const OVERLOAD_DELAY: Duration = Duration::from_millis(100);
 
-fn overloaded() -> Failure {
-    let message = "the server has as many calls in flight as it accepts";
+pub(crate) fn overloaded(message: &str) -> Failure {
     Failure::new(Reason::Overloaded, message).retry_after(OVERLOAD_DELAY)
 }
 

@@ -1,27 +1,28 @@
 //! What the protocol layer lets pass, and should not: a gRPC message whose flag
-//! is neither 0 nor 1, and JSON that is no object.
+//! is neither 0 nor 1, one whose prefix announces more than is allowed, JSON that
+//! is no object, and more request bytes at a time than the server wants to hold.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http_body::{Body, Frame, SizeHint};
+use larder_api::errors::Reason;
+use larder_api::wire::{MAX_MESSAGE_BYTES, MAX_RECEIVING_BYTES};
+use larder_model::Store;
 
-/// Why a body is refused.
+use crate::call::Call;
+use crate::failure::Failure;
+use crate::layers::admit::overloaded;
+
+/// A body was refused; the call knows why.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum StrictError<E> {
-    /// gRPC over HTTP/2, "Length-Prefixed-Message": the flag is 0 or 1.
-    #[error("the compressed flag of a message must be 0 or 1")]
-    Flag,
-    /// A message in JSON is an object (ProtoJSON).
-    #[error("a message in JSON must be an object")]
-    NoObject,
-    /// The body itself.
-    #[error(transparent)]
-    Body(E),
-}
+#[error("the request was refused")]
+pub(crate) struct Refused;
 
 /// What is looked at.
 enum Check {
@@ -43,19 +44,23 @@ struct Prefix {
 const PREFIX_BYTES: usize = 5;
 
 impl Prefix {
-    /// True as long as every message begins as it should.
-    fn accepts(&mut self, mut bytes: &[u8]) -> bool {
+    /// Refuses a message that begins as it should not (gRPC over HTTP/2,
+    /// "Length-Prefixed-Message").
+    fn look(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
         while !bytes.is_empty() {
             if self.seen < PREFIX_BYTES {
                 let byte = bytes[0];
                 if self.seen == 0 && byte > 1 {
-                    return false;
+                    return Err(malformed("the compressed flag of a message must be 0 or 1"));
                 }
                 if self.seen > 0 {
                     self.left = self.left << 8 | u64::from(byte);
                 }
                 self.seen += 1;
                 bytes = &bytes[1..];
+                if self.seen == PREFIX_BYTES && self.left > MAX_MESSAGE_BYTES as u64 {
+                    return Err(too_large(self.left));
+                }
             } else {
                 let here = usize::try_from(self.left).map_or(bytes.len(), |n| n.min(bytes.len()));
                 self.left -= here as u64;
@@ -65,18 +70,59 @@ impl Prefix {
                 self.seen = 0;
             }
         }
-        true
+        Ok(())
     }
 }
 
-/// A request body that is looked at as it passes. Costs a look at each chunk.
-pub(crate) struct Strict<B> {
-    body: B,
-    check: Check,
+fn malformed(message: &str) -> Failure {
+    Failure::new(Reason::MalformedRequest, message)
 }
 
-impl<B> Strict<B> {
-    pub(crate) fn new(head: &HeaderMap, body: B) -> Self {
+fn too_large(bytes: u64) -> Failure {
+    let message =
+        format!("the message has {bytes} bytes, more than the limit of {MAX_MESSAGE_BYTES}");
+    Failure::new(Reason::MessageTooLarge, message)
+}
+
+/// A request body that is looked at as it passes. Costs a look at each chunk.
+pub(crate) struct Strict<B, S: Store> {
+    body: B,
+    check: Check,
+    call: Arc<Call<S>>,
+    held: Held,
+}
+
+/// Bytes of request bodies that are being received, of all calls together.
+#[derive(Debug, Default)]
+pub(crate) struct Receiving(AtomicUsize);
+
+/// This call's part of them; given back when its body is dropped.
+struct Held {
+    all: Arc<Receiving>,
+    bytes: usize,
+}
+
+impl Held {
+    fn add(&mut self, bytes: usize) -> Result<(), Failure> {
+        self.bytes += bytes;
+        let before = self.all.0.fetch_add(bytes, Ordering::Relaxed);
+        if before + bytes > MAX_RECEIVING_BYTES {
+            return Err(overloaded(
+                "the server receives as many bytes as it wants to hold",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.all.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl<B, S: Store> Strict<B, S> {
+    pub(crate) fn new(head: &HeaderMap, body: B, call: Arc<Call<S>>, all: &Arc<Receiving>) -> Self {
         let kind = head
             .get(CONTENT_TYPE)
             .map_or(&b""[..], |kind| kind.as_bytes());
@@ -88,24 +134,32 @@ impl<B> Strict<B> {
         } else {
             Check::Nothing
         };
-        Self { body, check }
+        let held = Held {
+            all: Arc::clone(all),
+            bytes: 0,
+        };
+        Self {
+            body,
+            check,
+            call,
+            held,
+        }
     }
 
-    fn look<E>(&mut self, bytes: &[u8]) -> Result<(), StrictError<E>> {
+    fn look(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        // A stream's messages come and go; only what is read whole is held.
+        if !self.call.was_handled() {
+            self.held.add(bytes.len())?;
+        }
         match &mut self.check {
             Check::Nothing => Ok(()),
-            Check::Messages(prefix) => {
-                if prefix.accepts(bytes) {
-                    return Ok(());
-                }
-                Err(StrictError::Flag)
-            }
+            Check::Messages(prefix) => prefix.look(bytes),
             Check::JsonStart => {
                 let Some(first) = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) else {
                     return Ok(());
                 };
                 if *first != b'{' {
-                    return Err(StrictError::NoObject);
+                    return Err(malformed("a message in JSON must be an object"));
                 }
                 self.check = Check::Nothing;
                 Ok(())
@@ -114,23 +168,26 @@ impl<B> Strict<B> {
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Strict<B> {
+impl<B: Body<Data = Bytes> + Unpin, S: Store> Body for Strict<B, S> {
     type Data = Bytes;
-    type Error = StrictError<B::Error>;
+    type Error = Refused;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let polled = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
-        Poll::Ready(match polled {
+    ) -> Poll<Option<Result<Frame<Bytes>, Refused>>> {
+        let looked = match std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            None => return Poll::Ready(None),
             Some(Ok(frame)) => match frame.data_ref().map(|bytes| self.look(bytes)) {
-                Some(Err(refused)) => Some(Err(refused)),
-                Some(Ok(())) | None => Some(Ok(frame)),
+                Some(Err(failure)) => Err(failure),
+                Some(Ok(())) | None => Ok(frame),
             },
-            Some(Err(error)) => Some(Err(StrictError::Body(error))),
-            None => None,
-        })
+            Some(Err(_)) => Err(malformed("the request ended before it was complete")),
+        };
+        Poll::Ready(Some(looked.map_err(|failure| {
+            self.call.refuse(failure);
+            Refused
+        })))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -151,7 +208,7 @@ mod tests {
         let check = |stream: &[u8], accepted: bool| {
             for chunk in 1..=stream.len() {
                 let mut prefix = Prefix { seen: 0, left: 0 };
-                let all = stream.chunks(chunk).all(|bytes| prefix.accepts(bytes));
+                let all = stream.chunks(chunk).all(|bytes| prefix.look(bytes).is_ok());
                 assert_eq!(all, accepted, "{stream:?} in chunks of {chunk}");
             }
         };
@@ -161,5 +218,6 @@ mod tests {
         check(b"\x02\0\0\0\0", false);
         check(b"\0\0\0\0\0\x80\0\0\0\0", false);
         check(b"\0\0\0\0\x03abc\x04", false);
+        check(b"\0\xff\xff\xff\xff", false);
     }
 }

@@ -208,6 +208,7 @@ impl<S: Store> CacheV1<S> {
             ("max_connections", self.core.max_connections),
             ("max_message_bytes", limits::MAX_MESSAGE_BYTES),
             ("max_calls_in_flight", limits::MAX_CALLS_IN_FLIGHT),
+            ("max_receiving_bytes", limits::MAX_RECEIVING_BYTES),
         ];
         let numbers = [
             ("min_ttl_ms", larder_model::Ttl::MIN.as_millis()),

@@ -128,8 +128,10 @@ impl<S: Store> CacheV1<S> {
                 return Ok(None);
             };
             let part = part.map_err(|error| {
-                let message = error.message.as_deref().unwrap_or("the stream broke");
-                status::from_protocol_layer(error.code, message)
+                load.call.refusal().cloned().unwrap_or_else(|| {
+                    let message = error.message.as_deref().unwrap_or("the stream broke");
+                    status::from_protocol_layer(error.code, message)
+                })
             })?;
             let acknowledgement = load.part(&part).await?;
             Ok(Some((acknowledgement, (load, requests))))
