@@ -1,2 +1,71 @@
-//! xtask
-fn main() {}
+//! The chores of this repository, each a command of `cargo xtask`.
+//!
+//! No crate of larder is a dependency: the checks start within seconds, and
+//! still run when a crate does not compile.
+
+#![allow(
+    clippy::print_stdout,
+    reason = "a command line: standard output is its product"
+)]
+
+mod cache;
+mod catalogue;
+mod runner;
+mod steps;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The chores of this repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Runs every check and test, and does the set-up that they need.
+    ///
+    /// Downloads go to `.cache/`. A step whose toolchain is missing is skipped,
+    /// and named at the end; with `CI=true` it fails, after Debian packages
+    /// that are missing were installed.
+    Test {
+        /// Run only this step, and what it needs; may be repeated.
+        #[arg(long, value_name = "STEP")]
+        only: Vec<String>,
+        /// List the steps.
+        #[arg(long)]
+        list: bool,
+    },
+    /// Writes what is generated and committed: docs/errors.md.
+    Gen,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let root = root();
+    match Arguments::parse().command {
+        Chore::Test { list: true, .. } => {
+            for step in std::iter::once(&steps::FIRST).chain(steps::ALL) {
+                println!("{:<16} {}", step.name, step.about);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Chore::Test { only, .. } => runner::run(&root, &steps::FIRST, steps::ALL, &only),
+        Chore::Gen => {
+            catalogue::write(&root)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// The root of the repository that this program was built from.
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent()
+        .expect("the manifest lies in a folder of the repository")
+        .into()
+}
