@@ -89,7 +89,7 @@ pub(crate) struct Secret(pub(crate) String);
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run the server
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// The Accounts service as a process of its own
     #[command(subcommand)]
     Accounts(AccountsCommand),

@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     };
     let mut out = Output::new(format);
     let done = match cli.command {
-        Some(Command::Serve(args)) => return ended(serve::run(args), format),
+        Some(Command::Serve(args)) => return ended(serve::run(*args), format),
         Some(Command::Accounts(command)) => return ended(serve::run_accounts(command), format),
         Some(Command::Completions { shell }) => command::completions(shell, &mut out),
         Some(Command::Man(args)) => command::man(&args, &mut out),

@@ -83,7 +83,11 @@ impl Zipf {
 fn integral(x: f64, exponent: f64) -> f64 {
     let log = x.ln();
     let scaled = (1.0 - exponent) * log;
-    if scaled.abs() < 1e-8 { log * (1.0 + scaled / 2.0) } else { scaled.exp_m1() / (1.0 - exponent) }
+    if scaled.abs() < 1e-8 {
+        log * (1.0 + scaled / 2.0)
+    } else {
+        scaled.exp_m1() / (1.0 - exponent)
+    }
 }
 
 /// The `x` at which [`integral`] is `value`.
@@ -135,7 +139,13 @@ mod tests {
 
     #[test]
     fn zipf_at_the_edges() {
-        for (keys, exponent) in [(1, 0.99), (1, 1.0), (2, MAX_EXPONENT), (u64::MAX, 0.01), (1 << 40, 3.0)] {
+        for (keys, exponent) in [
+            (1, 0.99),
+            (1, 1.0),
+            (2, MAX_EXPONENT),
+            (u64::MAX, 0.01),
+            (1 << 40, 3.0),
+        ] {
             let choice = KeyChoice::new(keys, Some(exponent));
             let mut random = Random::new(1);
             for _ in 0..1_000 {
@@ -147,7 +157,10 @@ mod tests {
     #[test]
     fn uniform_is_level() {
         let counts = count(&KeyChoice::new(100, None), 100);
-        assert!(counts.iter().all(|&count| (1_750..2_250).contains(&count)), "{counts:?}");
+        assert!(
+            counts.iter().all(|&count| (1_750..2_250).contains(&count)),
+            "{counts:?}"
+        );
     }
 
     #[test]
@@ -156,7 +169,9 @@ mod tests {
             let choice = KeyChoice::new(1_000, exponent);
             let take = |seed| {
                 let mut random = Random::split(seed, 0);
-                (0..50).map(|_| choice.choose(&mut random)).collect::<Vec<_>>()
+                (0..50)
+                    .map(|_| choice.choose(&mut random))
+                    .collect::<Vec<_>>()
             };
             assert_eq!(take(1), take(1));
             assert_ne!(take(1), take(2));

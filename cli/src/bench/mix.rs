@@ -102,7 +102,10 @@ mod tests {
             ("get:90,set:10", Some("get:90,set:10")),
             ("set:1", Some("set:1")),
             ("get:0, incr:5", Some("get:0,incr:5")),
-            ("get:50,set:30,del:15,incr:5", Some("get:50,set:30,del:15,incr:5")),
+            (
+                "get:50,set:30,del:15,incr:5",
+                Some("get:50,set:30,del:15,incr:5"),
+            ),
             ("", None),
             ("get", None),
             ("get:", None),
@@ -114,7 +117,11 @@ mod tests {
             ("get:1,", None),
         ] {
             let parsed: Result<Mix, _> = text.parse();
-            assert_eq!(parsed.ok().map(|mix| mix.to_string()).as_deref(), shown, "{text}");
+            assert_eq!(
+                parsed.ok().map(|mix| mix.to_string()).as_deref(),
+                shown,
+                "{text}"
+            );
         }
     }
 

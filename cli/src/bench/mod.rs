@@ -1,7 +1,9 @@
 //! `larder bench`: load for a running server, and replays of real traces.
 //!
-//! Both run on a runtime of their own: a load wants all cores, and a replay is
-//! quickest when nothing has to cross from one thread to another.
+//! Both run on a runtime of their own, of one thread: calls are quickest when
+//! nothing has to cross from one thread to another, and a server on the same
+//! machine keeps the other cores. Where one core is not enough to load a
+//! server, several processes side by side are.
 
 mod interrupt;
 mod key_choice;
@@ -16,11 +18,13 @@ mod tenant;
 mod trace;
 
 use clap::{Args, Parser, Subcommand};
-use tokio::runtime;
+use tokio::runtime::Builder;
+use tokio::task::LocalSet;
 
 use crate::args::Connection;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::units::{Limit, parse_size_limit};
 
 use self::load::LoadArgs;
 use self::replay::ReplayArgs;
@@ -41,7 +45,12 @@ enum BenchCommand {
     Replay(ReplayArgs),
 }
 
-/// The options of a load by themselves, for their defaults.
+/// Largest value that a benchmark writes, bytes: more than any server takes,
+/// and little enough to hold.
+const MAX_VALUE_BYTES: usize = 1 << 30;
+
+/// The options of a load by themselves, for their defaults: without any of
+/// them given, there is no [`BenchArgs::load`].
 #[derive(Debug, Parser)]
 struct LoadAlone {
     #[command(flatten)]
@@ -61,26 +70,37 @@ pub(crate) fn run(
     connection: &Connection,
     out: &mut Output,
 ) -> Result<(), Failure> {
-    let cannot_start = |error| Failure::file("cannot start", &error);
-    match (args.command, args.load) {
-        (Some(_), Some(_)) => Err(Failure::Usage(
-            "options of `larder bench` mean nothing to `larder bench replay`".into(),
-        )),
-        (Some(BenchCommand::Replay(args)), None) => runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(cannot_start)?
-            .block_on(replay::run(&args, connection, out)),
-        (None, load) => {
-            let args = load.unwrap_or_else(|| LoadAlone::parse_from(["larder bench"]).load);
-            let mut builder = runtime::Builder::new_multi_thread();
-            if let Some(threads) = args.threads {
-                builder.worker_threads(threads.get());
-            }
-            let runtime = builder.enable_all().build().map_err(cannot_start)?;
-            runtime.block_on(load::run(args, connection, out))
+    let work = async {
+        match (args.command, args.load) {
+            (Some(_), Some(_)) => Err(Failure::Usage(
+                "options of `larder bench` mean nothing to `larder bench replay`".into(),
+            )),
+            (Some(BenchCommand::Replay(args)), None) => replay::run(&args, connection, out).await,
+            (None, Some(args)) => load::run(&args, connection, out).await,
+            (None, None) => load::run(&default_load(), connection, out).await,
         }
-    }
+    };
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::file("cannot start", &error))?;
+    LocalSet::new().block_on(&runtime, work)
+}
+
+fn default_load() -> LoadArgs {
+    LoadAlone::parse_from(["larder bench"]).load
+}
+
+/// Parses the size of a value, such as `0`, `100` or `64KiB`.
+fn parse_value_bytes(text: &str) -> Result<usize, String> {
+    let bytes = match parse_size_limit(text) {
+        _ if text == "0" => Some(0),
+        Ok(Limit(Some(bytes))) => usize::try_from(bytes).ok(),
+        Ok(Limit(None)) | Err(_) => None,
+    };
+    bytes
+        .filter(|&bytes| bytes <= MAX_VALUE_BYTES)
+        .ok_or_else(|| format!("`{text}` is no size up to 1GiB, such as 100 or 64KiB"))
 }
 
 #[cfg(test)]
@@ -102,8 +122,7 @@ mod tests {
         let args = parse(&[]).unwrap();
         assert!(args.command.is_none() && args.load.is_none());
         // Ends the process if a default is not one.
-        let load = LoadAlone::parse_from(["larder bench"]).load;
-        assert_eq!(load.mix.to_string(), "get:90,set:10");
+        assert_eq!(default_load().mix.to_string(), "get:90,set:10");
     }
 
     #[test]
@@ -118,11 +137,42 @@ mod tests {
             (&["replay", "oltp.lis", "--capacity", "10"], true),
             (&["replay", "oltp.lis"], false),
             (&["replay", "oltp.lis", "--capacity", "0"], false),
-            (&["replay", "x.csv", "--capacity", "1", "--trace-sizes", "--value-bytes", "2"], false),
+            (
+                &["replay", "x.csv", "--capacity", "1", "--trace-sizes"],
+                true,
+            ),
+            (
+                &[
+                    "replay",
+                    "x.csv",
+                    "--capacity",
+                    "1",
+                    "--trace-sizes",
+                    "--value-bytes",
+                    "2",
+                ],
+                false,
+            ),
         ] {
             assert_eq!(parse(arguments).is_ok(), good, "{arguments:?}");
         }
         let both = parse(&["--seed", "1", "replay", "oltp.lis", "--capacity", "10"]).unwrap();
         assert!(both.command.is_some() && both.load.is_some());
+    }
+
+    #[test]
+    fn sizes_of_values() {
+        for (text, bytes) in [
+            ("0", Some(0)),
+            ("1", Some(1)),
+            ("4KiB", Some(4096)),
+            ("1GiB", Some(1 << 30)),
+            ("1025MiB", None),
+            ("none", None),
+            ("-1", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_value_bytes(text).ok(), bytes, "{text}");
+        }
     }
 }

@@ -85,7 +85,10 @@ mod tests {
             seen[usize::try_from(random.below(10)).unwrap()] += 1;
             assert!((0.0..1.0).contains(&random.unit()));
         }
-        assert!(seen.iter().all(|&count| (800..1200).contains(&count)), "{seen:?}");
+        assert!(
+            seen.iter().all(|&count| (800..1200).contains(&count)),
+            "{seen:?}"
+        );
         assert_eq!(random.below(0), 0);
         assert_eq!(random.below(1), 0);
     }

@@ -50,8 +50,10 @@ impl<'a> TemporaryAccount<'a> {
 
     /// A token that reads and writes in it.
     pub(super) async fn token(&self) -> Result<Token, Failure> {
-        let rights =
-            TokenRights { actions: vec![Action::Read, Action::Write], ..TokenRights::default() };
+        let rights = TokenRights {
+            actions: vec![Action::Read, Action::Write],
+            ..TokenRights::default()
+        };
         let created = self
             .administrator
             .client
@@ -66,10 +68,20 @@ impl<'a> TemporaryAccount<'a> {
 
     /// Deletes the account with its token and its entries.
     pub(super) async fn delete(self) -> Result<(), Failure> {
-        let Self { administrator, name } = self;
-        administrator.client.accounts().delete(&name).await.map_err(|error| {
-            Failure::Failed(format!("the temporary account {name} is still there: {error}"))
-        })
+        let Self {
+            administrator,
+            name,
+        } = self;
+        administrator
+            .client
+            .accounts()
+            .delete(&name)
+            .await
+            .map_err(|error| {
+                Failure::Failed(format!(
+                    "the temporary account {name} is still there: {error}"
+                ))
+            })
     }
 }
 

@@ -23,10 +23,14 @@ pub(super) enum Compression {
 
 /// The name without the ending of a compression, and the compression.
 pub(super) fn split(name: &str) -> (&str, Compression) {
-    [(".zst", Compression::Zstd), (".xz", Compression::Xz), (".gz", Compression::Gzip)]
-        .into_iter()
-        .find_map(|(ending, compression)| Some((name.strip_suffix(ending)?, compression)))
-        .unwrap_or((name, Compression::None))
+    [
+        (".zst", Compression::Zstd),
+        (".xz", Compression::Xz),
+        (".gz", Compression::Gzip),
+    ]
+    .into_iter()
+    .find_map(|(ending, compression)| Some((name.strip_suffix(ending)?, compression)))
+    .unwrap_or((name, Compression::None))
 }
 
 /// Reads what was compressed. Files made of several compressed parts are read
@@ -46,8 +50,9 @@ pub(super) fn reader(
             let decoder = XzReader::new_mem_limit(from, true, MAX_XZ_KIB);
             Box::new(BufReader::with_capacity(super::BUFFER_BYTES, decoder))
         }
-        Compression::Gzip => {
-            Box::new(BufReader::with_capacity(super::BUFFER_BYTES, MultiGzDecoder::new(from)))
-        }
+        Compression::Gzip => Box::new(BufReader::with_capacity(
+            super::BUFFER_BYTES,
+            MultiGzDecoder::new(from),
+        )),
     })
 }

@@ -78,21 +78,24 @@ impl Trace {
         let file = std::fs::File::open(path)?;
         let file_bytes = file.metadata()?.len();
         let read_bytes = Arc::new(AtomicU64::new(0));
-        let counted = Counted { from: file, bytes: Arc::clone(&read_bytes) };
+        let counted = Counted {
+            from: file,
+            bytes: Arc::clone(&read_bytes),
+        };
         let name = path.to_string_lossy().to_ascii_lowercase();
         let (_, compression) = compression::split(&name);
-        let plain = compression::reader(compression, BufReader::with_capacity(BUFFER_BYTES, counted))?;
-        Ok(Self { parser: Parser::new(format, plain)?, read_bytes, file_bytes })
+        let plain =
+            compression::reader(compression, BufReader::with_capacity(BUFFER_BYTES, counted))?;
+        Ok(Self {
+            parser: Parser::new(format, plain)?,
+            read_bytes,
+            file_bytes,
+        })
     }
 
     /// Bytes of the file: read so far, and all.
     pub(super) fn progress(&self) -> (u64, u64) {
         (self.read_bytes.load(Ordering::Relaxed), self.file_bytes)
-    }
-
-    /// Where the request that came last stands, such as `line 7`.
-    pub(super) fn position(&self) -> String {
-        self.parser.position()
     }
 }
 
@@ -167,7 +170,7 @@ mod tests {
             let path = dir.path().join(name);
             std::fs::write(&path, bytes).unwrap();
             let read = Trace::open(&path, TraceFormat::Ids)
-                .and_then(|trace| trace.collect::<Result<Vec<_>, _>>());
+                .and_then(Iterator::collect::<Result<Vec<_>, _>>);
             assert_eq!(read.ok().map(|all| all.len()), requests, "{name}");
         }
         assert!(Trace::open(&dir.path().join("missing.ids"), TraceFormat::Ids).is_err());
@@ -180,8 +183,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.ids.xz");
         std::fs::write(&path, bytes).unwrap();
-        let keys: Vec<_> =
-            Trace::open(&path, TraceFormat::Ids).unwrap().map(|request| request.unwrap().key).collect();
+        let keys: Vec<_> = Trace::open(&path, TraceFormat::Ids)
+            .unwrap()
+            .map(|request| request.unwrap().key)
+            .collect();
         assert_eq!(keys, [7, 8, 7]);
         std::fs::write(&path, &bytes[..bytes.len() - 30]).unwrap();
         let mut cut = Trace::open(&path, TraceFormat::Ids).unwrap();
@@ -190,9 +195,10 @@ mod tests {
 
     /// A small file of the real tool.
     const XZ: &[u8] = &[
-        0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00, 0x00, 0x04, 0xe6, 0xd6, 0xb4, 0x46, 0x02, 0x00, 0x21, 0x01,
-        0x16, 0x00, 0x00, 0x00, 0x74, 0x2f, 0xe5, 0xa3, 0x01, 0x00, 0x07, 0x37, 0x0a, 0x38, 0x0a, 0x2a,
-        0x0a, 0x37, 0x0a, 0x00, 0xf5, 0x1d, 0x14, 0xec, 0x93, 0x2e, 0xc8, 0x93, 0x00, 0x01, 0x20, 0x08,
-        0xbb, 0x19, 0xd9, 0xbb, 0x1f, 0xb6, 0xf3, 0x7d, 0x01, 0x00, 0x00, 0x00, 0x00, 0x04, 0x59, 0x5a,
+        0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00, 0x00, 0x04, 0xe6, 0xd6, 0xb4, 0x46, 0x02, 0x00, 0x21,
+        0x01, 0x16, 0x00, 0x00, 0x00, 0x74, 0x2f, 0xe5, 0xa3, 0x01, 0x00, 0x07, 0x37, 0x0a, 0x38,
+        0x0a, 0x2a, 0x0a, 0x37, 0x0a, 0x00, 0xf5, 0x1d, 0x14, 0xec, 0x93, 0x2e, 0xc8, 0x93, 0x00,
+        0x01, 0x20, 0x08, 0xbb, 0x19, 0xd9, 0xbb, 0x1f, 0xb6, 0xf3, 0x7d, 0x01, 0x00, 0x00, 0x00,
+        0x00, 0x04, 0x59, 0x5a,
     ];
 }

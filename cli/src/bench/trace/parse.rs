@@ -71,8 +71,8 @@ impl<R: BufRead> Parser<R> {
         Ok(parser)
     }
 
-    /// Where the request that came last stands.
-    pub(super) fn position(&self) -> String {
+    /// The line or record that was read last.
+    fn position(&self) -> String {
         let unit = match self.format {
             TraceFormat::I32be => "record",
             TraceFormat::Lis | TraceFormat::Ids | TraceFormat::Csv => "line",
@@ -93,7 +93,11 @@ impl<R: BufRead> Parser<R> {
         let Some(key) = find("lbn") else {
             return Err(self.malformed("the header names no column `lbn`"));
         };
-        self.columns = Columns { count: names.len(), key, size: find("size") };
+        self.columns = Columns {
+            count: names.len(),
+            key,
+            size: find("size"),
+        };
         Ok(())
     }
 
@@ -129,10 +133,13 @@ impl<R: BufRead> Parser<R> {
         (&mut self.from)
             .take(RECORD_BYTES)
             .read_to_end(&mut self.line)
-            .map_err(|error| self.broken(error))?;
+            .map_err(|error| self.broken(&error))?;
         match <[u8; 4]>::try_from(self.line.as_slice()) {
             // Keys are opaque: the sign is a bit like any other.
-            Ok(bytes) => Ok(Some(Request { key: u32::from_be_bytes(bytes).into(), size: None })),
+            Ok(bytes) => Ok(Some(Request {
+                key: u32::from_be_bytes(bytes).into(),
+                size: None,
+            })),
             Err(_) if self.line.is_empty() => Ok(None),
             Err(_) => Err(self.malformed(format!(
                 "the file ends after {} of {RECORD_BYTES} bytes",
@@ -149,7 +156,7 @@ impl<R: BufRead> Parser<R> {
             let read = (&mut self.from)
                 .take(MAX_LINE_BYTES + 1)
                 .read_until(b'\n', &mut self.line)
-                .map_err(|error| self.broken(error))?;
+                .map_err(|error| self.broken(&error))?;
             if u64::try_from(read).is_ok_and(|read| read > MAX_LINE_BYTES) {
                 return Err(self.malformed(format!("longer than {MAX_LINE_BYTES} bytes")));
             }
@@ -163,12 +170,18 @@ impl<R: BufRead> Parser<R> {
     }
 
     fn malformed(&self, problem: impl Into<String>) -> TraceError {
-        TraceError::Malformed { position: self.position(), problem: problem.into() }
+        TraceError::Malformed {
+            position: self.position(),
+            problem: problem.into(),
+        }
     }
 
     /// A file that breaks off is worth its position too.
-    fn broken(&self, error: io::Error) -> TraceError {
-        TraceError::Io(io::Error::new(error.kind(), format!("{}: {error}", self.position())))
+    fn broken(&self, error: &io::Error) -> TraceError {
+        TraceError::Io(io::Error::new(
+            error.kind(),
+            format!("{}: {error}", self.position()),
+        ))
     }
 }
 
@@ -208,13 +221,19 @@ fn text(line: &[u8]) -> Result<&str, String> {
 
 fn lis(line: &str) -> Result<std::ops::Range<u64>, String> {
     let mut fields = line.split_ascii_whitespace();
-    let (Some(first), Some(count), Some(_), Some(_), None) =
-        (fields.next(), fields.next(), fields.next(), fields.next(), fields.next())
-    else {
+    let (Some(first), Some(count), Some(_), Some(_), None) = (
+        fields.next(),
+        fields.next(),
+        fields.next(),
+        fields.next(),
+        fields.next(),
+    ) else {
         return Err(format!("{} is not four numbers", shown(line)));
     };
     let (first, count) = (number(first)?, number(count)?);
-    let end = first.checked_add(count).ok_or("the keys of this line go past 64 bits")?;
+    let end = first
+        .checked_add(count)
+        .ok_or("the keys of this line go past 64 bits")?;
     Ok(first..end)
 }
 
@@ -222,7 +241,10 @@ fn ids(line: &str) -> Result<Option<Request>, String> {
     if line == "*" {
         return Ok(None);
     }
-    Ok(Some(Request { key: number(line)?, size: None }))
+    Ok(Some(Request {
+        key: number(line)?,
+        size: None,
+    }))
 }
 
 fn csv(line: &str, columns: &Columns) -> Result<Request, String> {
@@ -238,7 +260,10 @@ fn csv(line: &str, columns: &Columns) -> Result<Request, String> {
     }
     match key {
         Some(key) if count == columns.count => Ok(Request { key, size }),
-        _ => Err(format!("has {count} fields, and the header {}", columns.count)),
+        _ => Err(format!(
+            "has {count} fields, and the header {}",
+            columns.count
+        )),
     }
 }
 
@@ -279,37 +304,113 @@ mod tests {
     #[test]
     fn good_traces() {
         for (format, bytes, keys) in [
-            (TraceFormat::Lis, &b"5 3 0 1\n9 1 0 2\n"[..], &[5, 6, 7, 9][..]),
+            (
+                TraceFormat::Lis,
+                &b"5 3 0 1\n9 1 0 2\n"[..],
+                &[5, 6, 7, 9][..],
+            ),
             (TraceFormat::Lis, b"5 0 0 1\n\n 9  1\t0 2", &[9]),
             (TraceFormat::Lis, b"", &[]),
             (TraceFormat::Ids, b"1\n*\n2\r\n\n1", &[1, 2, 1]),
             (TraceFormat::Ids, b"18446744073709551615\n", &[u64::MAX]),
-            (TraceFormat::I32be, b"\0\0\0\x01\xff\xff\xff\xff", &[1, 0xffff_ffff]),
+            (
+                TraceFormat::I32be,
+                b"\0\0\0\x01\xff\xff\xff\xff",
+                &[1, 0xffff_ffff],
+            ),
             (TraceFormat::I32be, b"", &[]),
-            (TraceFormat::Csv, b"version,time,op,size,lbn\n1,5,2a,512,77\n1,6,28,0,78\n", &[77, 78]),
+            (
+                TraceFormat::Csv,
+                b"version,time,op,size,lbn\n1,5,2a,512,77\n1,6,28,0,78\n",
+                &[77, 78],
+            ),
             (TraceFormat::Csv, b"lbn\n3\n", &[3]),
         ] {
-            assert_eq!(read(format, bytes), (keys.to_vec(), None), "{format}: {bytes:?}");
+            assert_eq!(
+                read(format, bytes),
+                (keys.to_vec(), None),
+                "{format}: {bytes:?}"
+            );
         }
     }
 
     #[test]
     fn malformed_traces_say_where() {
         for (format, bytes, before, error) in [
-            (TraceFormat::Lis, &b"1 1 0 0\n2 1\n"[..], 1, "line 2: `2 1` is not four numbers"),
-            (TraceFormat::Lis, b"1 x 0 0\n", 0, "line 1: `x` is no number of 64 bits"),
-            (TraceFormat::Lis, b"18446744073709551615 2 0 0", 0, "line 1: the keys of this line go past 64 bits"),
-            (TraceFormat::Ids, b"1\n\n-2\n3\n", 1, "line 3: `-2` is no number of 64 bits"),
-            (TraceFormat::Ids, b"+2\n", 0, "line 1: `+2` is no number of 64 bits"),
-            (TraceFormat::Ids, b"1 2\n", 0, "line 1: `1 2` is no number of 64 bits"),
-            (TraceFormat::Ids, b"18446744073709551616\n", 0, "line 1: `18446744073709551616` is no number of 64 bits"),
+            (
+                TraceFormat::Lis,
+                &b"1 1 0 0\n2 1\n"[..],
+                1,
+                "line 2: `2 1` is not four numbers",
+            ),
+            (
+                TraceFormat::Lis,
+                b"1 x 0 0\n",
+                0,
+                "line 1: `x` is no number of 64 bits",
+            ),
+            (
+                TraceFormat::Lis,
+                b"18446744073709551615 2 0 0",
+                0,
+                "line 1: the keys of this line go past 64 bits",
+            ),
+            (
+                TraceFormat::Ids,
+                b"1\n\n-2\n3\n",
+                1,
+                "line 3: `-2` is no number of 64 bits",
+            ),
+            (
+                TraceFormat::Ids,
+                b"+2\n",
+                0,
+                "line 1: `+2` is no number of 64 bits",
+            ),
+            (
+                TraceFormat::Ids,
+                b"1 2\n",
+                0,
+                "line 1: `1 2` is no number of 64 bits",
+            ),
+            (
+                TraceFormat::Ids,
+                b"18446744073709551616\n",
+                0,
+                "line 1: `18446744073709551616` is no number of 64 bits",
+            ),
             (TraceFormat::Ids, b"\xff\n", 0, "line 1: is no text"),
-            (TraceFormat::I32be, b"\0\0\0\x01\0", 1, "record 2: the file ends after 1 of 4 bytes"),
+            (
+                TraceFormat::I32be,
+                b"\0\0\0\x01\0",
+                1,
+                "record 2: the file ends after 1 of 4 bytes",
+            ),
             (TraceFormat::Csv, b"", 0, "line 1: there is no header"),
-            (TraceFormat::Csv, b"1,5,2a,512,77\n", 0, "line 1: the header names no column `lbn`"),
-            (TraceFormat::Csv, b"size,lbn\n1,2\n1\n", 1, "line 3: has 1 fields, and the header 2"),
-            (TraceFormat::Csv, b"size,lbn\n1,2,3\n", 0, "line 2: has 3 fields, and the header 2"),
-            (TraceFormat::Csv, b"size,lbn\n,2\n", 0, "line 2: `` is no number of 64 bits"),
+            (
+                TraceFormat::Csv,
+                b"1,5,2a,512,77\n",
+                0,
+                "line 1: the header names no column `lbn`",
+            ),
+            (
+                TraceFormat::Csv,
+                b"size,lbn\n1,2\n1\n",
+                1,
+                "line 3: has 1 fields, and the header 2",
+            ),
+            (
+                TraceFormat::Csv,
+                b"size,lbn\n1,2,3\n",
+                0,
+                "line 2: has 3 fields, and the header 2",
+            ),
+            (
+                TraceFormat::Csv,
+                b"size,lbn\n,2\n",
+                0,
+                "line 2: `` is no number of 64 bits",
+            ),
         ] {
             let (keys, failed) = read(format, bytes);
             assert_eq!(failed.as_deref(), Some(error), "{format}: {bytes:?}");
@@ -332,8 +433,17 @@ mod tests {
     #[test]
     fn sizes_come_with_csv() {
         let mut parser = Parser::new(TraceFormat::Csv, &b"lbn,size\n7,512\n"[..]).unwrap();
-        assert_eq!(parser.next().unwrap().unwrap(), Request { key: 7, size: Some(512) });
+        assert_eq!(
+            parser.next().unwrap().unwrap(),
+            Request {
+                key: 7,
+                size: Some(512)
+            }
+        );
         let mut parser = Parser::new(TraceFormat::Csv, &b"lbn\n7\n"[..]).unwrap();
-        assert_eq!(parser.next().unwrap().unwrap(), Request { key: 7, size: None });
+        assert_eq!(
+            parser.next().unwrap().unwrap(),
+            Request { key: 7, size: None }
+        );
     }
 }
