@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+use crate::bench::BenchArgs;
 use crate::serve::{AccountsCommand, ServeArgs};
 use crate::units::{Limit, parse_duration, parse_limit, parse_size_limit};
 
@@ -117,6 +118,8 @@ pub(crate) enum Command {
     Load(LoadArgs),
     /// What the account uses and may use
     Usage,
+    /// Load a running server, or replay a real trace through it
+    Bench(Box<BenchArgs>),
     /// Write a completion script for a shell
     Completions {
         /// The shell

@@ -1,6 +1,7 @@
 //! The `larder` command: the server, and every call to it.
 
 mod args;
+mod bench;
 mod command;
 mod connect;
 mod data_dir;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Some(Command::Serve(args)) => return ended(serve::run(*args), format),
         Some(Command::Accounts(command)) => return ended(serve::run_accounts(command), format),
+        Some(Command::Bench(args)) => bench::run(*args, &cli.connection, &mut out),
         Some(Command::Completions { shell }) => command::completions(shell, &mut out),
         Some(Command::Man(args)) => command::man(&args, &mut out),
         Some(command) => call(command, &cli.connection, &mut out),

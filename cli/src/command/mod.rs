@@ -42,7 +42,8 @@ pub(crate) async fn call(
         Command::Serve(_)
         | Command::Accounts(_)
         | Command::Completions { .. }
-        | Command::Man(_) => Err(Failure::Usage("this command calls no server".into())),
+        | Command::Bench(_)
+        | Command::Man(_) => Err(Failure::Usage("this command runs by itself".into())),
     }
 }
 
