@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -226,18 +227,22 @@ impl fmt::Debug for Client {
     }
 }
 
-/// Waits for the answer to a unary call.
-pub(crate) async fn answer<V>(
-    call: impl Future<Output = Result<UnaryResponse<OwnedView<V>>, ConnectError>>,
+/// Waits for the answer to a unary call. Boxed, which costs an allocation a
+/// call: as an `async fn` over the generated clients' futures it is not provably
+/// `Send`, and no call could be spawned.
+pub(crate) fn answer<'a, V>(
+    call: impl Future<Output = Result<UnaryResponse<OwnedView<V>>, ConnectError>> + Send + 'a,
     repeat: Repeat,
-) -> Result<V::Owned, Error>
+) -> Pin<Box<dyn Future<Output = Result<V::Owned, Error>> + Send + 'a>>
 where
     V: MessageView<'static>,
 {
-    match call.await {
-        Ok(response) => Ok(response.into_owned()),
-        Err(error) => Err(status::from_call(&error, repeat)),
-    }
+    Box::pin(async move {
+        let response = call
+            .await
+            .map_err(|error| status::from_call(&error, repeat))?;
+        Ok(response.into_owned())
+    })
 }
 
 fn builder(config: &ClientConfig) -> Http2ConnectionBuilder {

@@ -12,7 +12,10 @@ use connectrpc::{
 };
 use futures::StreamExt as _;
 use larder_api::cache_v1::{self as wire, batch_get_response, get_response, set_response};
-use larder_client::{Client, ClientConfig, Code, Entry, SetOptions, SetOutcome, Token};
+use larder_client::{
+    Client, ClientConfig, Code, DeleteOptions, Entry, IncrementOptions, SetOptions, SetOutcome,
+    Token,
+};
 
 const SERVICE: &str = "larder.cache.v1.CacheService";
 
@@ -306,4 +309,38 @@ async fn a_deadline_ends_the_wait() {
     let error = client.get("k").await.unwrap_err();
     assert_eq!(error.code(), Code::DeadlineExceeded);
     assert!(!error.may_have_applied());
+}
+
+/// It need not run: that a call may cross threads is the promise.
+fn spawnable<T: Send>(future: impl Future<Output = T> + Send + 'static) {
+    drop(future);
+}
+
+#[tokio::test]
+async fn every_call_may_cross_threads() {
+    let config = || ClientConfig::new("http://127.0.0.1:1").expect("a URL");
+    let client = || Client::lazy(config()).expect("a client");
+    let c = client();
+    spawnable(async move { c.get("x").await.is_ok() });
+    let c = client();
+    spawnable(async move { c.set("x", "y", SetOptions::new()).await.is_ok() });
+    let c = client();
+    spawnable(async move { c.delete("x", DeleteOptions::new()).await.is_ok() });
+    let c = client();
+    spawnable(async move { c.increment("x", 1, IncrementOptions::new()).await.is_ok() });
+    let c = client();
+    spawnable(async move { c.usage().await.is_ok() });
+    let c = client();
+    spawnable(async move { c.batch_get(&["a"]).await.is_ok() });
+    let c = client();
+    spawnable(async move { c.load().push(Entry::new("a", "b")).await.is_ok() });
+    let c = client();
+    spawnable(async move { c.dump("x").next_part().await.is_ok() });
+    let c = client();
+    spawnable(async move { c.accounts().get("x").await.is_ok() });
+    let c = client();
+    spawnable(async move { c.accounts().pages().next_page().await.is_ok() });
+    let c = client();
+    spawnable(async move { c.talk().dump().await.is_ok() });
+    spawnable(async move { Client::connect(config()).await.is_ok() });
 }
