@@ -88,7 +88,10 @@ impl Failure {
             Self::Call { error, .. } => {
                 let mut text = error.to_string();
                 for violation in error.field_violations() {
-                    text.push_str(&format!("; {}: {}", violation.field, violation.description));
+                    // The server's own messages tell it already.
+                    if !text.contains(&violation.description) {
+                        text.push_str(&format!("; {}: {}", violation.field, violation.description));
+                    }
                 }
                 text
             }

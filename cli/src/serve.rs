@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use larder_server::{
     AdminToken, AdminTokenState, App, ByteSize, Config, Drained, Listen, LogFormat, Role, Settings,
 };
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 use crate::data_dir::default_data_dir;
@@ -211,13 +212,16 @@ fn serve(role: Role, file: Option<PathBuf>, settings: Settings) -> anyhow::Resul
         .or_else(|| settings.data_dir.clone())
         .context("data_dir: this user has no home directory; say where with --data-dir")?;
     let config = Config::parse(role, settings, &fallback)?;
-    log_to_stderr(config.log_format)?;
+    let log = log_to_stderr(config.log_format)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.threads)
         .enable_all()
         .build()
         .context("the threads could not be started")?;
-    runtime.block_on(serve_until_told(config))
+    let ended = runtime.block_on(serve_until_told(config));
+    // Writes what is queued, but waits for no reader.
+    drop(log);
+    ended
 }
 
 async fn serve_until_told(config: Config) -> anyhow::Result<ExitCode> {
@@ -298,9 +302,13 @@ impl Ends {
     }
 }
 
-/// The log goes to stderr; stdout is for the addresses. `LARDER_LOG` filters it
-/// in the syntax of `tracing`.
-fn log_to_stderr(format: LogFormat) -> anyhow::Result<()> {
+/// Lines of the log that wait for a slow reader of stderr; more are dropped.
+const LOG_QUEUE_LINES: usize = 65_536;
+
+/// The log goes to stderr, by a thread of its own: a reader that is slow or gone
+/// costs lines, never calls. stdout is for the addresses. `LARDER_LOG` filters
+/// the log in the syntax of `tracing`.
+fn log_to_stderr(format: LogFormat) -> anyhow::Result<WorkerGuard> {
     let access = if format == LogFormat::Off {
         "off"
     } else {
@@ -311,14 +319,22 @@ fn log_to_stderr(format: LogFormat) -> anyhow::Result<()> {
         Ok(given) => EnvFilter::try_new(given).context("LARDER_LOG")?,
         Err(_) => EnvFilter::try_new(default)?,
     };
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(LOG_QUEUE_LINES)
+        .thread_name("log")
+        .finish(std::io::stderr());
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
+        // It would report a broken log to the log.
+        .log_internal_errors(false)
         .with_ansi(colour);
     let installed = match format {
         LogFormat::Json => log.json().flatten_event(true).try_init(),
         LogFormat::Text | LogFormat::Off => log.try_init(),
     };
-    installed.map_err(|error| anyhow::anyhow!("the log could not be started: {error}"))
+    installed.map_err(|error| anyhow::anyhow!("the log could not be started: {error}"))?;
+    Ok(guard)
 }

@@ -29,8 +29,14 @@ use crate::units::{Limit, parse_size_limit};
 use self::load::LoadArgs;
 use self::replay::ReplayArgs;
 
+/// What becomes of the entries of a load.
+const ENTRIES: &str = "The entries of a load lie in the namespace `bench`, unless --namespace names \
+    another, and stay there; their keys begin with k and c. Latencies are those of calls that \
+    succeeded, as this process sees them.";
+
 /// `larder bench`.
 #[derive(Debug, Args)]
+#[command(after_help = ENTRIES)]
 pub(crate) struct BenchArgs {
     #[command(subcommand)]
     command: Option<BenchCommand>,
