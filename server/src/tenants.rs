@@ -10,7 +10,9 @@ use larder_accounts::Account;
 use larder_model::{AccountId, AccountName, Quota, Store};
 use parking_lot::RwLock;
 
+use crate::authority::{Grant, token_invalid};
 use crate::clock;
+use crate::failure::Failure;
 
 /// What is known of an account from whoever vouches for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,8 +36,11 @@ impl From<&Account> for AccountGrant {
 /// An account in use.
 pub(crate) struct Tenant<S: Store> {
     grant: AccountGrant,
+    /// When that was true.
+    verified_at: Instant,
     pub(crate) handle: S::Account,
-    limiter: Option<RateLimiter>,
+    /// Outlives a change of the quota: a new grant is no new second.
+    limiter: Arc<RateLimiter>,
 }
 
 impl<S: Store> Tenant<S> {
@@ -48,7 +53,7 @@ impl<S: Store> Tenant<S> {
     /// # Errors
     /// How long to wait before the next try.
     pub(crate) fn take(&self) -> Result<(), Duration> {
-        self.limiter.as_ref().map_or(Ok(()), RateLimiter::take)
+        self.limiter.take()
     }
 }
 
@@ -56,46 +61,99 @@ impl<S: Store> Tenant<S> {
 /// verified, so callers cannot make it grow.
 pub(crate) struct Tenants<S: Store> {
     store: Arc<S>,
-    by_name: RwLock<HashMap<AccountName, Arc<Tenant<S>>>>,
+    accounts: RwLock<Accounts<S>>,
 }
+
+struct Accounts<S: Store> {
+    by_name: HashMap<AccountName, Arc<Tenant<S>>>,
+    /// Accounts deleted lately: a grant from before is worth nothing.
+    closed: HashMap<AccountName, Instant>,
+}
+
+/// How long a deletion is remembered: longer than any call waits between its
+/// verification and its use.
+const CLOSED_FOR: Duration = Duration::from_secs(60);
 
 impl<S: Store> Tenants<S> {
     pub(crate) fn new(store: Arc<S>) -> Self {
-        Self {
-            store,
-            by_name: RwLock::new(HashMap::new()),
-        }
+        let accounts = RwLock::new(Accounts {
+            by_name: HashMap::new(),
+            closed: HashMap::new(),
+        });
+        Self { store, accounts }
     }
 
-    /// The tenant of a grant; opened anew when the grant has changed, so that a
+    /// The tenant of a grant; opened anew when a later grant differs, so that a
     /// new quota holds from the next call on.
-    pub(crate) fn of(&self, grant: &AccountGrant) -> Arc<Tenant<S>> {
-        if let Some(tenant) = self.by_name.read().get(&grant.id.name)
-            && tenant.grant == *grant
-        {
-            return Arc::clone(tenant);
+    ///
+    /// # Errors
+    /// The grant is of an account that is gone: a later one is of another
+    /// account of the same name, or it was deleted since.
+    pub(crate) fn of(&self, grant: &Grant) -> Result<Arc<Tenant<S>>, Failure> {
+        if let Some(known) = self.accounts.read().known(grant) {
+            return known;
         }
-        let mut tenants = self.by_name.write();
-        if let Some(tenant) = tenants.get(&grant.id.name)
-            && tenant.grant == *grant
-        {
-            return Arc::clone(tenant);
+        let mut accounts = self.accounts.write();
+        if let Some(known) = accounts.known(grant) {
+            return known;
         }
+        let account = &grant.account;
+        let name = &account.id.name;
+        let old = accounts
+            .by_name
+            .get(name)
+            .filter(|old| old.grant.id == account.id);
+        let limiter = old.map_or_else(Arc::default, |old| Arc::clone(&old.limiter));
+        limiter.set_rate(account.max_requests_per_second);
         let tenant = Arc::new(Tenant {
-            grant: grant.clone(),
-            handle: self.store.open(&grant.id, grant.quota),
-            limiter: grant.max_requests_per_second.map(RateLimiter::new),
+            grant: account.clone(),
+            verified_at: grant.verified_at,
+            handle: self.store.open(&account.id, account.quota),
+            limiter,
         });
-        tenants.insert(grant.id.name.clone(), Arc::clone(&tenant));
-        tenant
+        accounts.by_name.insert(name.clone(), Arc::clone(&tenant));
+        Ok(tenant)
     }
 
     /// Forgets an account and its entries.
     pub(crate) fn close(&self, name: &AccountName) {
-        // Under the lock, so that nobody opens it again in between.
-        let mut tenants = self.by_name.write();
-        tenants.remove(name);
+        let now = clock::instant();
+        {
+            let mut accounts = self.accounts.write();
+            accounts.by_name.remove(name);
+            accounts
+                .closed
+                .retain(|_, at| now.saturating_duration_since(*at) < CLOSED_FOR);
+            accounts.closed.insert(name.clone(), now);
+        }
+        // It may walk all entries of a shared key space.
         self.store.close(name);
+    }
+}
+
+impl<S: Store> Accounts<S> {
+    /// What is already known of a grant's account; `None` if it must be opened.
+    fn known(&self, grant: &Grant) -> Option<Result<Arc<Tenant<S>>, Failure>> {
+        let name = &grant.account.id.name;
+        if let Some(tenant) = self.by_name.get(name) {
+            if tenant.grant == grant.account {
+                return Some(Ok(Arc::clone(tenant)));
+            }
+            if grant.verified_at < tenant.verified_at {
+                let same = tenant.grant.id == grant.account.id;
+                return Some(if same {
+                    Ok(Arc::clone(tenant))
+                } else {
+                    Err(token_invalid())
+                });
+            }
+            return None;
+        }
+        let closed = self
+            .closed
+            .get(name)
+            .is_some_and(|at| grant.verified_at <= *at);
+        closed.then(|| Err(token_invalid()))
     }
 }
 
@@ -103,21 +161,28 @@ impl<S: Store> Tenants<S> {
 /// second's worth of calls through in a burst.
 struct RateLimiter {
     origin: Instant,
-    /// Nanoseconds between two calls at the full rate.
-    interval_ns: u64,
+    /// Nanoseconds between two calls at the full rate; 0 means no limit.
+    interval_ns: AtomicU64,
     /// Theoretical arrival time of the next call, nanoseconds since `origin`.
     next_ns: AtomicU64,
 }
 
 const BURST: Duration = Duration::from_secs(1);
 
-impl RateLimiter {
-    fn new(per_second: u64) -> Self {
+impl Default for RateLimiter {
+    fn default() -> Self {
         Self {
             origin: clock::instant(),
-            interval_ns: (nanos(BURST) / per_second.max(1)).max(1),
+            interval_ns: AtomicU64::new(0),
             next_ns: AtomicU64::new(0),
         }
+    }
+}
+
+impl RateLimiter {
+    fn set_rate(&self, per_second: Option<u64>) {
+        let interval = per_second.map_or(0, |rate| (nanos(BURST) / rate.max(1)).max(1));
+        self.interval_ns.store(interval, Ordering::Relaxed);
     }
 
     fn take(&self) -> Result<(), Duration> {
@@ -127,11 +192,15 @@ impl RateLimiter {
     }
 
     fn take_at(&self, now_ns: u64) -> Result<(), Duration> {
+        let interval_ns = self.interval_ns.load(Ordering::Relaxed);
+        if interval_ns == 0 {
+            return Ok(());
+        }
         // At least one call fits, however low the rate.
-        let burst_ns = nanos(BURST).saturating_sub(self.interval_ns);
+        let burst_ns = nanos(BURST).saturating_sub(interval_ns);
         let step = |next: u64| {
             let arrival = next.max(now_ns);
-            (arrival - now_ns <= burst_ns).then(|| arrival.saturating_add(self.interval_ns))
+            (arrival - now_ns <= burst_ns).then(|| arrival.saturating_add(interval_ns))
         };
         self.next_ns
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, step)
@@ -149,7 +218,8 @@ mod tests {
     use super::*;
 
     fn check(per_second: u64, takes: &[(u64, Result<(), u64>)]) {
-        let limiter = RateLimiter::new(per_second);
+        let limiter = RateLimiter::default();
+        limiter.set_rate(Some(per_second));
         for (at_ms, expected) in takes {
             let got = limiter.take_at(at_ms * 1_000_000);
             let got = got.map_err(|wait| u64::try_from(wait.as_millis()).expect("short"));
@@ -175,5 +245,77 @@ mod tests {
         );
         // A long silence saves up no more than the burst.
         check(1, &[(0, Ok(())), (60_000, Ok(())), (60_000, Err(1000))]);
+    }
+
+    fn grant(uid: &str, max_keys: u64, verified_at: Instant) -> Grant {
+        Grant {
+            account: AccountGrant {
+                id: AccountId {
+                    name: AccountName::parse("team-a").expect("a name"),
+                    uid: larder_model::AccountUid::new(uid),
+                },
+                quota: Quota {
+                    max_keys,
+                    ..Quota::UNLIMITED
+                },
+                max_requests_per_second: Some(1),
+            },
+            rights: crate::authority::whole_account(),
+            verified_at,
+        }
+    }
+
+    #[test]
+    fn an_older_grant_displaces_no_newer_one_and_a_closed_account_stays_closed() {
+        let store = larder_engine::Engine::new(larder_engine::EngineConfig {
+            max_memory_bytes: 1 << 20,
+            hash_seed: [0; 16],
+            first_version: 1,
+            keyspace: larder_engine::Keyspace::PerAccount,
+        });
+        let tenants = Tenants::new(Arc::new(store));
+        let start = clock::instant() - Duration::from_secs(1);
+        let at = |ms| start + Duration::from_millis(ms);
+        let check = |grant: &Grant, expected: Option<(&str, u64)>| {
+            let got = tenants.of(grant).ok();
+            let got = got
+                .as_ref()
+                .map(|t| (t.grant.id.uid.as_str(), t.grant.quota.max_keys));
+            assert_eq!(got, expected, "{grant:?}");
+        };
+        check(&grant("1", 5, at(0)), Some(("1", 5)));
+        check(&grant("1", 6, at(2)), Some(("1", 6)));
+        // Verified before the quota changed: the later word holds.
+        check(&grant("1", 5, at(1)), Some(("1", 6)));
+        check(&grant("2", 7, at(3)), Some(("2", 7)));
+        // The account that went before is no reason to empty this one.
+        check(&grant("1", 6, at(2)), None);
+        check(&grant("2", 7, at(3)), Some(("2", 7)));
+
+        let name = AccountName::parse("team-a").expect("a name");
+        tenants.close(&name);
+        check(&grant("2", 7, at(3)), None);
+        check(
+            &grant("3", 8, clock::instant() + Duration::from_millis(1)),
+            Some(("3", 8)),
+        );
+    }
+
+    #[test]
+    fn a_new_quota_is_no_new_second() {
+        let store = larder_engine::Engine::new(larder_engine::EngineConfig {
+            max_memory_bytes: 1 << 20,
+            hash_seed: [0; 16],
+            first_version: 1,
+            keyspace: larder_engine::Keyspace::PerAccount,
+        });
+        let tenants = Tenants::new(Arc::new(store));
+        let now = clock::instant();
+        let first = tenants.of(&grant("1", 5, now)).expect("a tenant");
+        assert!(first.take().is_ok());
+        let second = tenants
+            .of(&grant("1", 6, now + Duration::from_millis(1)))
+            .expect("a tenant");
+        assert!(second.take().is_err(), "one a second, whatever the quota");
     }
 }

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use connectrpc::client::{CallOptions, ClientConfig, Http2Connection, SharedHttp2Connection};
 use connectrpc::{ConnectError, ErrorCode, Protocol};
@@ -20,6 +20,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::remote::{Ask, AskError, Verdict};
 use super::{Grant, whole_account};
+use crate::clock;
 use crate::config::RemoteAccounts;
 use crate::tenants::AccountGrant;
 use crate::tls;
@@ -38,6 +39,8 @@ struct Inner {
     talk: talk::AccountsClient<SharedHttp2Connection>,
     /// It said UNIMPLEMENTED to `larder.accounts.v1`.
     knows_only_talk: AtomicBool,
+    /// It has answered in `larder.accounts.v1`.
+    knows_v1: AtomicBool,
     default_max_age: Duration,
 }
 
@@ -69,6 +72,7 @@ impl GrpcAsker {
             v1: accounts_v1::AccountServiceClient::new(connection.clone(), config.clone()),
             talk: talk::AccountsClient::new(connection, config),
             knows_only_talk: AtomicBool::new(false),
+            knows_v1: AtomicBool::new(false),
             default_max_age: remote.default_max_age,
         })))
     }
@@ -81,7 +85,13 @@ fn credential(path: &Path) -> Result<http::HeaderValue, AskerError> {
         reason,
     };
     let token = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-    let mut value = http::HeaderValue::from_str(&format!("Bearer {}", token.trim()))
+    let token = token.trim();
+    if token.is_empty() || token.contains([' ', '\n', '\t', '{', '"']) {
+        return Err(failed(
+            "must hold the token's secret and nothing else".into(),
+        ));
+    }
+    let mut value = http::HeaderValue::from_str(&format!("Bearer {token}"))
         .map_err(|_| failed("holds characters that no token has".into()))?;
     value.set_sensitive(true);
     Ok(value)
@@ -130,14 +140,20 @@ impl Inner {
     async fn ask(&self, secret: String, limit: Duration) -> Result<Verdict, AskError> {
         let given = limit.saturating_sub((limit / 10).min(MAX_MARGIN));
         let options = || CallOptions::default().with_timeout(given);
+        let asked_at = clock::instant();
         if !self.knows_only_talk.load(Ordering::Relaxed) {
             let request = accounts_v1::VerifyTokenRequest {
                 secret: secret.clone(),
                 ..Default::default()
             };
             match self.v1.verify_token_with_options(request, options()).await {
-                Ok(response) => return v1_verdict(&response.into_owned(), self.default_max_age),
-                Err(error) if error.code == ErrorCode::Unimplemented => {
+                Ok(response) => return self.v1_answered(&response.into_owned(), asked_at),
+                // Only from a server that never knew better: the talk's answer
+                // has no scopes, and a token must not grow by an error.
+                Err(error)
+                    if error.code == ErrorCode::Unimplemented
+                        && !self.knows_v1.load(Ordering::Relaxed) =>
+                {
                     self.knows_only_talk.store(true, Ordering::Relaxed);
                 }
                 Err(error) => return no_answer(&error),
@@ -156,6 +172,7 @@ impl Inner {
                 &response.into_owned(),
                 &secret,
                 self.default_max_age,
+                asked_at,
             )),
             // A server that learned `larder.accounts.v1` since is asked there
             // again.
@@ -168,11 +185,27 @@ impl Inner {
     }
 }
 
+impl Inner {
+    fn v1_answered(
+        &self,
+        response: &accounts_v1::VerifyTokenResponse,
+        asked_at: Instant,
+    ) -> Result<Verdict, AskError> {
+        self.knows_v1.store(true, Ordering::Relaxed);
+        v1_verdict(response, self.default_max_age, asked_at)
+    }
+}
+
 /// What an error says of the token. A refusal of *our* credential is no word
 /// about the caller's.
 fn no_answer(error: &ConnectError) -> Result<Verdict, AskError> {
     match error.code {
         ErrorCode::NotFound => Ok(Verdict::Unknown),
+        ErrorCode::Unauthenticated | ErrorCode::PermissionDenied => {
+            tracing::warn!("the Accounts server refuses this server's own credential");
+            let why = "it refuses this server's own credential (accounts_token_file)";
+            Err(AskError::Unavailable(why.into()))
+        }
         ErrorCode::DeadlineExceeded => Err(AskError::TimedOut),
         code => Err(AskError::Unavailable(format!(
             "{}: {}",
@@ -185,6 +218,7 @@ fn no_answer(error: &ConnectError) -> Result<Verdict, AskError> {
 fn v1_verdict(
     response: &accounts_v1::VerifyTokenResponse,
     default_max_age: Duration,
+    verified_at: Instant,
 ) -> Result<Verdict, AskError> {
     let nonsense = |what: &str| AskError::Unavailable(format!("its answer has a bad {what}"));
     let (Some(account), Some(token)) = (response.account.as_option(), response.token.as_option())
@@ -228,6 +262,7 @@ fn v1_verdict(
             namespaces: namespaces.into(),
             key_prefix: token.key_prefix.as_slice().into(),
         },
+        verified_at,
     };
     Ok(Verdict::Granted {
         grant: Arc::new(grant),
@@ -242,7 +277,12 @@ fn limit(wire: i64) -> Option<u64> {
 
 /// The talk's answer names no account: it is called by a digest of its token,
 /// so that two tokens never share entries by accident.
-fn talk_verdict(response: &talk::GetByTokenResp, secret: &str, max_age: Duration) -> Verdict {
+fn talk_verdict(
+    response: &talk::GetByTokenResp,
+    secret: &str,
+    max_age: Duration,
+    verified_at: Instant,
+) -> Verdict {
     let Some(account) = response.account.as_option() else {
         return Verdict::Unknown;
     };
@@ -268,6 +308,7 @@ fn talk_verdict(response: &talk::GetByTokenResp, secret: &str, max_age: Duration
                 max_requests_per_second: None,
             },
             rights: whole_account(),
+            verified_at,
         }),
         max_age,
     }

@@ -7,6 +7,7 @@ pub(crate) mod remote;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use larder_accounts::limits::MAX_SECRET_BYTES;
 use larder_accounts::{Accounts, Actions, TokenRights, UnixMillis};
 use larder_api::errors::Reason;
 use larder_model::{AccountId, AccountName, AccountUid, Quota};
@@ -21,6 +22,9 @@ use crate::tenants::AccountGrant;
 pub(crate) struct Grant {
     pub(crate) account: AccountGrant,
     pub(crate) rights: TokenRights,
+    /// When whoever vouches for it said so. Of two grants that contradict each
+    /// other over an account, the later one is right.
+    pub(crate) verified_at: Instant,
 }
 
 /// Rights over a whole account, without the control plane.
@@ -48,13 +52,18 @@ impl Authority {
         secret: &str,
         deadline: Option<Instant>,
     ) -> Result<Arc<Grant>, Failure> {
+        if secret.len() > MAX_SECRET_BYTES {
+            return Err(token_invalid());
+        }
         match self {
             Self::Local(accounts) => {
+                let verified_at = clock::instant();
                 let now = UnixMillis::new(clock::unix_millis());
                 let verified = accounts.verify(secret, now).map_err(|_| token_invalid())?;
                 Ok(Arc::new(Grant {
                     account: AccountGrant::from(&*verified.account),
                     rights: verified.token.rights.clone(),
+                    verified_at,
                 }))
             }
             Self::Remote(remote) => remote.verify(secret, deadline).await,
@@ -97,8 +106,17 @@ impl Anonymous {
         }
     }
 
+    /// A name of its own: that of a remote account has another uid, and the one
+    /// would take the entries of the other away.
+    fn local_name(&self) -> Result<AccountName, Failure> {
+        let name = format!("anonymous-{}", self.name);
+        AccountName::parse(&name)
+            .map_err(|error| Failure::new(Reason::TokenMissing, format!("{name}: {error}")))
+    }
+
     /// The account's grant. A remote authority is not asked, because there is
-    /// no credential to ask about: the account then has no quota of its own.
+    /// no credential to ask about: the account is then this server's own, named
+    /// `anonymous-NAME`, and has no quota.
     pub(crate) fn grant(&self, authority: &Authority) -> Result<Arc<Grant>, Failure> {
         let generation = match authority {
             Authority::Local(accounts) => accounts.generation(),
@@ -109,6 +127,7 @@ impl Anonymous {
         {
             return Ok(Arc::clone(grant));
         }
+        let verified_at = clock::instant();
         let account = match authority {
             Authority::Local(accounts) => accounts.account(&self.name).map_or_else(
                 || {
@@ -119,7 +138,7 @@ impl Anonymous {
             )?,
             Authority::Remote(_) => AccountGrant {
                 id: AccountId {
-                    name: self.name.clone(),
+                    name: self.local_name()?,
                     uid: AccountUid::new("anonymous"),
                 },
                 quota: Quota::UNLIMITED,
@@ -129,6 +148,7 @@ impl Anonymous {
         let grant = Arc::new(Grant {
             account,
             rights: whole_account(),
+            verified_at,
         });
         *self.cached.write() = Some((generation, Arc::clone(&grant)));
         Ok(grant)

@@ -28,6 +28,9 @@ use crate::failure::Failure;
 const MAX_STALE: Duration = Duration::from_secs(300);
 /// Longest `max_age` that is believed.
 const MAX_MAX_AGE: Duration = Duration::from_secs(3600);
+/// How long a caller waits who could have a stale answer: a slow Accounts server
+/// must not make every call slow.
+const STALE_PATIENCE: Duration = Duration::from_millis(100);
 /// How long "unknown token" is remembered.
 const NEGATIVE_AGE: Duration = Duration::from_secs(1);
 /// Most answers kept, about 300 bytes each; one more pushes any other out.
@@ -81,6 +84,36 @@ struct Known {
     next_flight: u64,
 }
 
+impl Known {
+    fn wait_for(&self, flight: Shared<Flight>, digest: TokenDigest, now: Instant) -> Lookup {
+        match self.answers.get(&digest) {
+            Some(answer) if now < answer.stale_until => {
+                Lookup::WaitOr(flight, Arc::clone(&answer.grant))
+            }
+            _ => Lookup::Wait(flight),
+        }
+    }
+}
+
+/// The flight's answer if it comes soon, else the stale one; the flight then
+/// goes on without its caller, for those who come later.
+async fn fresh_or(
+    flight: Shared<Flight>,
+    stale: Arc<Grant>,
+    give_up: Instant,
+) -> Result<Arc<Grant>, Failure> {
+    let patience = give_up.min(clock::instant() + STALE_PATIENCE);
+    match tokio::time::timeout_at(patience.into(), flight.clone()).await {
+        Ok(Ok(Verdict::Granted { grant, .. })) => Ok(grant),
+        Ok(Ok(Verdict::Unknown)) => Err(token_invalid()),
+        Ok(Err(_)) => Ok(stale),
+        Err(_) => {
+            tokio::spawn(flight);
+            Ok(stale)
+        }
+    }
+}
+
 /// Another Accounts server, with what it said lately.
 pub(crate) struct Remote {
     ask: Box<dyn Ask>,
@@ -90,6 +123,8 @@ pub(crate) struct Remote {
 enum Lookup {
     Known(Result<Arc<Grant>, Failure>),
     Wait(Shared<Flight>),
+    /// There is a stale answer that may serve.
+    WaitOr(Shared<Flight>, Arc<Grant>),
 }
 
 impl Remote {
@@ -113,6 +148,9 @@ impl Remote {
             let flight = match self.lookup(digest, secret, give_up) {
                 Lookup::Known(answer) => return answer,
                 Lookup::Wait(flight) => flight,
+                Lookup::WaitOr(flight, stale) => {
+                    return fresh_or(flight, stale, give_up).await;
+                }
             };
             match tokio::time::timeout_at(give_up.into(), flight).await {
                 Ok(Ok(Verdict::Granted { grant, .. })) => return Ok(grant),
@@ -151,9 +189,12 @@ impl Remote {
             .and_then(|(_, weak)| weak.upgrade())
             && flight.peek().is_none()
         {
-            return Lookup::Wait(flight);
+            return known.wait_for(flight, digest, now);
         }
-        let limit = give_up.saturating_duration_since(now);
+        let limit = match known.answers.get(&digest) {
+            Some(answer) if now < answer.stale_until => ACCOUNTS_TIMEOUT,
+            _ => give_up.saturating_duration_since(now),
+        };
         let asked = self.ask.ask(secret.to_owned(), limit);
         let number = known.next_flight;
         known.next_flight += 1;
@@ -171,7 +212,7 @@ impl Remote {
         if let Some(weak) = flight.downgrade() {
             known.flights.insert(digest, (number, weak));
         }
-        Lookup::Wait(flight)
+        known.wait_for(flight, digest, now)
     }
 
     /// An answer past its age, while it may still serve.

@@ -95,6 +95,7 @@ fn grant() -> Arc<Grant> {
             max_requests_per_second: None,
         },
         rights: whole_account(),
+        verified_at: clock::instant(),
     })
 }
 
@@ -176,6 +177,22 @@ async fn a_stale_answer_serves_while_accounts_is_away_and_not_for_ever() {
         Some(Reason::AccountsUnavailable),
         "past its bound"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_accounts_server_makes_no_call_slow_that_has_a_stale_answer() {
+    let slow = Answering::Yes(ms(1500));
+    let (remote, seen) = remote(&[Answering::Yes(ms(1)), slow]);
+    assert_eq!(reason(&ask(&remote, ms(1000)).await), None);
+    tokio::time::advance(MAX_AGE).await;
+    let began = clock::instant();
+    assert_eq!(reason(&ask(&remote, ms(500)).await), None);
+    assert!(clock::instant() - began <= STALE_PATIENCE + ms(10));
+    // The flight went on by itself, and brought a fresh answer.
+    tokio::time::sleep(ms(1500)).await;
+    assert_eq!(reason(&ask(&remote, ms(500)).await), None);
+    assert_eq!(seen.asked.load(Ordering::Relaxed), 2);
+    assert_eq!(seen.cancelled.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test(start_paused = true)]
