@@ -29,6 +29,17 @@ pub const MAX_STREAMS_PER_CONNECTION: u32 = 1000;
 /// Most calls that a server carries out at a time; one more is refused.
 pub const MAX_CALLS_IN_FLIGHT: usize = 10_000;
 
+/// Most calls at a time whose caller is not known yet, or need not be: they may
+/// not take the places of those that are. Also bounds those who watch health.
+pub const MAX_STRANGERS_IN_FLIGHT: usize = 1_000;
+
+/// Longest time for a whole unary request to arrive, whatever deadline its
+/// caller gives; a stream has begun when its first message is read.
+pub const RECEIVE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest time from a connection's start to its first request.
+pub const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Most bytes of request bodies that a server receives at a time, of all calls
 /// together; a call that would take it over is refused. The bytes of a stream
 /// that has begun do not count: they are read one message at a time.

@@ -289,11 +289,21 @@ def test_load_counts_what_it_does_not_store(server):
     assert reason_of(reply.first_refusal) == ("RESOURCE_EXHAUSTED", "KEY_QUOTA_EXCEEDED")
 
 
+def load_parts(client, *parts):
+    return list(client.stub.Load(iter(parts), metadata=client.metadata, timeout=PATIENCE_S))
+
+
 def test_a_load_into_a_bad_namespace_stores_nothing(client):
-    requests = iter([cache.LoadRequest(namespace="A", entries=[entry.Entry(key=b"a")])])
-    [reply] = client.stub.Load(requests, metadata=client.metadata, timeout=PATIENCE_S)
-    assert (reply.stored_count, reply.refused_count) == (0, 1)
-    assert reason_of(reply.first_refusal) == ("INVALID_ARGUMENT", "NAMESPACE_INVALID")
+    with refused("INVALID_ARGUMENT", "NAMESPACE_INVALID"):
+        load_parts(client, cache.LoadRequest(namespace="A", entries=[entry.Entry(key=b"a")]))
+
+
+def test_a_load_is_of_one_namespace_and_one_mind(client):
+    first = cache.LoadRequest(namespace="one", entries=[entry.Entry(key=b"a")])
+    for later in (cache.LoadRequest(namespace="two"), cache.LoadRequest(validate_only=True)):
+        with refused("INVALID_ARGUMENT", "FIELD_INVALID"):
+            load_parts(client, first, later)
+    assert len(load_parts(client, first, cache.LoadRequest(namespace="one"))) == 2
 
 
 @pytest.mark.parametrize("asked", ["field", "metadata"])

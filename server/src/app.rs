@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use connectrpc_health::StaticChecker;
 use larder_accounts::{Accounts, AdminToken, OpenError, UnixMillis};
-use larder_api::wire::MAX_CALLS_IN_FLIGHT;
+use larder_api::wire::{MAX_CALLS_IN_FLIGHT, MAX_STRANGERS_IN_FLIGHT};
 use larder_engine::{Engine, EngineConfig, Keyspace};
 use rand::TryRngCore as _;
 use tokio::sync::Semaphore;
@@ -76,14 +76,18 @@ pub struct App {
 }
 
 impl App {
-    /// Opens what the configuration names: certificates, the data directory,
-    /// the sockets, in this order, so that a server that cannot start leaves
-    /// nothing behind.
+    /// Opens what the configuration names: certificates, the sockets, the data
+    /// directory, in this order, so that a server that cannot start leaves
+    /// nothing behind. Nobody is served before [`run`](Self::run).
     ///
     /// # Errors
     /// [`StartError`]. Nothing then listens.
     pub async fn build(config: Config) -> Result<Self, StartError> {
         let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
+        let mut sockets = Vec::with_capacity(config.listen.len());
+        for listen in &config.listen {
+            sockets.push(bind(listen).await?);
+        }
         let (authority, accounts) = match &config.accounts {
             Some(remote) => (
                 Authority::Remote(Remote::new(GrpcAsker::new(remote)?)),
@@ -99,13 +103,11 @@ impl App {
                 (Authority::Local(Arc::clone(&accounts)), Some(accounts))
             }
         };
-        let mut sockets = Vec::with_capacity(config.listen.len());
-        for listen in &config.listen {
-            sockets.push(bind(listen).await?);
-        }
         let admin_token = accounts
             .as_ref()
             .map(|accounts| accounts.admin_token().clone());
+        let local = config.listen.iter().all(Listen::is_local);
+        let guard_host = config.anonymous.is_some() && local;
         let store = Arc::new(Engine::new(EngineConfig {
             max_memory_bytes: config.max_memory_bytes,
             hash_seed: hash_seed()?,
@@ -124,11 +126,12 @@ impl App {
             anonymous: config.anonymous.map(Anonymous::new),
             origins: OriginPolicy {
                 allowed: config.cors_origins,
-                guard_host: config.anonymous_by_default,
+                guard_host,
             },
             limits: config.limits,
             max_connections: config.max_connections,
             calls: Arc::new(Semaphore::new(MAX_CALLS_IN_FLIGHT)),
+            strangers: Arc::new(Semaphore::new(MAX_STRANGERS_IN_FLIGHT)),
             receiving: Arc::default(),
             clock: Arc::new(Clock::start()),
             stop: CancellationToken::new(),

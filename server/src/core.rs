@@ -26,6 +26,8 @@ pub(crate) struct Core<S: Store> {
     pub(crate) max_connections: usize,
     /// Places for calls in flight.
     pub(crate) calls: Arc<Semaphore>,
+    /// Places for calls whose caller is not known, or need not be.
+    pub(crate) strangers: Arc<Semaphore>,
     /// Bytes of request bodies on their way in.
     pub(crate) receiving: Arc<Receiving>,
     pub(crate) features: Vec<&'static str>,

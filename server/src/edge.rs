@@ -12,7 +12,7 @@ use http::{Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt as _;
 use larder_api::errors::Reason;
-use larder_api::wire::{DRY_RUN, MAX_MESSAGE_BYTES};
+use larder_api::wire::{DRY_RUN, MAX_MESSAGE_BYTES, RECEIVE_TIMEOUT};
 use larder_model::{Mode, Store};
 use tower::Service as _;
 
@@ -125,7 +125,8 @@ impl<S: Store> Edge<S> {
         let (head, body) = request.into_parts();
         let body = Strict::new(&head.headers, body, call.share(), &self.core.receiving);
         let work = self.protocols.clone().call(Request::from_parts(head, body));
-        let worked = within(call, &self.core.stop, work).await;
+        let work = received(call, work);
+        let worked = within(call, &self.core.stop, work).await.flatten();
         if let (Ok(_), Some(failure), false) = (&worked, call.refusal(), call.was_handled()) {
             return refusal(&call.failed(failure.clone()), &kind);
         }
@@ -148,6 +149,28 @@ fn content_type(head: &HeaderMap) -> HeaderMap {
         .map(|kind| (header::CONTENT_TYPE, kind.clone()))
         .into_iter()
         .collect()
+}
+
+/// Waits for `work`, and for a request that does not arrive whole only so long.
+async fn received<S: Store, T>(
+    call: &Call<S>,
+    work: impl Future<Output = T>,
+) -> Result<T, Failure> {
+    let mut work = std::pin::pin!(work);
+    let late = tokio::time::sleep_until((call.started + RECEIVE_TIMEOUT).into());
+    tokio::select! {
+        biased;
+        done = work.as_mut() => return Ok(done),
+        () = late => {}
+    }
+    if call.was_handled() {
+        return Ok(work.await);
+    }
+    let message = format!(
+        "the request did not arrive within {} s",
+        RECEIVE_TIMEOUT.as_secs()
+    );
+    Err(Failure::new(Reason::NotStarted, message))
 }
 
 /// The failure in the protocol of the request.

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -10,7 +11,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use larder_api::wire::{
-    CONNECTION_WINDOW_BYTES, MAX_METADATA_BYTES, MAX_STREAMS_PER_CONNECTION, STREAM_WINDOW_BYTES,
+    CONNECTION_WINDOW_BYTES, FIRST_REQUEST_TIMEOUT, MAX_METADATA_BYTES, MAX_STREAMS_PER_CONNECTION,
+    STREAM_WINDOW_BYTES,
 };
 use larder_model::Store;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -183,15 +185,28 @@ impl<S: Store> Listening<S> {
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let edge = Arc::new(self.edge.of(peer));
+        let spoke = Arc::new(AtomicBool::new(false));
+        let heard = Arc::clone(&spoke);
         let service = service_fn(move |request: hyper::Request<Incoming>| {
+            heard.store(true, Ordering::Relaxed);
             let edge = Arc::clone(&edge);
             async move { Ok::<_, std::convert::Infallible>(edge.serve(request).await) }
         });
         let builder = http_builder();
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
+        let silent = async {
+            tokio::time::sleep(FIRST_REQUEST_TIMEOUT).await;
+            if spoke.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+        };
         let served = tokio::select! {
             served = connection.as_mut() => served,
+            () = silent => {
+                tracing::debug!(%peer, "a connection without a request was closed");
+                return;
+            }
             () = self.drain.cancelled() => {
                 // GOAWAY, or `connection: close`; calls in flight end.
                 connection.as_mut().graceful_shutdown();

@@ -143,6 +143,7 @@ impl Store for Moody {
 struct Server {
     edge: Edge<Moody>,
     core: Arc<Core<Moody>>,
+    health: Arc<connectrpc_health::StaticChecker>,
     _data: tempfile::TempDir,
 }
 
@@ -169,17 +170,19 @@ fn server() -> Server {
         limits: Limits::default(),
         max_connections: 1,
         calls: Arc::new(Semaphore::new(PLACES)),
+        strangers: Arc::new(Semaphore::new(PLACES)),
         receiving: Arc::default(),
         features: Vec::new(),
         clock: Arc::new(Clock::start()),
         stop: CancellationToken::new(),
     });
-    let (router, _) = rpc::router(&core, Role::Cache).expect("a router");
+    let (router, health) = rpc::router(&core, Role::Cache).expect("a router");
     let edge = Edge::new(Arc::clone(&core), router);
     let edge = edge.of(Peer::Tcp(([127, 0, 0, 1], 1).into()));
     Server {
         edge,
         core,
+        health,
         _data: data,
     }
 }
@@ -431,6 +434,70 @@ async fn more_calls_than_there_are_places_are_refused() {
         OK
     );
     assert_eq!(server.core.calls.available_permits(), PLACES);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_does_not_arrive_gives_its_place_back() {
+    let server = server();
+    let body = http_body_util::StreamBody::new(futures::stream::pending::<
+        Result<http_body::Frame<Bytes>, std::convert::Infallible>,
+    >());
+    let late = keyed("application/grpc", "Get", "k").map(|_| body);
+    let response = server.edge.serve(late).await;
+    assert_eq!(response.headers()["grpc-status"], "4");
+    drop(response);
+    assert_eq!(server.core.calls.available_permits(), PLACES);
+}
+
+#[tokio::test]
+async fn callers_without_a_credential_take_no_places_of_others() {
+    let server = server();
+    let body = || {
+        http_body_util::StreamBody::new(futures::stream::pending::<
+            Result<http_body::Frame<Bytes>, std::convert::Infallible>,
+        >())
+    };
+    let store = || request("application/grpc", "/rpc.Cache/Store", Vec::new()).map(|_| body());
+    let (first, second) = (server.edge.serve(store()), server.edge.serve(store()));
+    let stranger = request(
+        "application/grpc",
+        "/rpc.Cache/Get",
+        framed("application/grpc", b""),
+    );
+    let both = async {
+        let refused = ended(&server, stranger).await;
+        (
+            refused,
+            ended(&server, keyed("application/grpc", "Get", "k")).await,
+        )
+    };
+    let got = meanwhile(first, meanwhile(second, both)).await;
+    assert_eq!(got, (failed(Reason::Overloaded), OK));
+}
+
+#[tokio::test]
+async fn a_watch_of_health_ends_when_the_server_stops_serving() {
+    let server = server();
+    let watch = || {
+        request(
+            "application/grpc",
+            "/grpc.health.v1.Health/Watch",
+            framed("application/grpc", b""),
+        )
+    };
+    let stop = async {
+        tokio::task::yield_now().await;
+        server.health.shutdown();
+        std::future::pending::<()>().await;
+    };
+    let got = tokio::select! {
+        got = ended(&server, watch()) => got,
+        () = stop => unreachable!("it never ends"),
+    };
+    assert_eq!(got, OK);
+    let soon = with(watch(), "grpc-timeout", "20m");
+    // It has said NOT_SERVING: a new watch says so and ends.
+    assert_eq!(ended(&server, soon).await, OK);
 }
 
 #[tokio::test]

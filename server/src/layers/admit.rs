@@ -32,9 +32,18 @@ pub(crate) async fn admit<S: Store>(
     call: &Call<S>,
     head: &HeaderMap,
 ) -> Result<(), Failure> {
-    let permit = Arc::clone(&core.calls).try_acquire_owned();
+    let stranger = match call.method.access {
+        Access::Open => true,
+        Access::TalkAccount(_) => !head.contains_key(http::header::AUTHORIZATION),
+        _ => false,
+    };
+    let places = if stranger {
+        &core.strangers
+    } else {
+        &core.calls
+    };
     let full = |_| overloaded("the server has as many calls in flight as it accepts");
-    call.hold(permit.map_err(full)?);
+    call.hold(Arc::clone(places).try_acquire_owned().map_err(full)?);
     let (action, anybody) = match call.method.access {
         Access::Open => return Ok(()),
         Access::Account(action) | Access::TalkAccount(action) => (Some(action), true),
@@ -91,7 +100,7 @@ fn anonymous<S: Store>(core: &Core<S>, call: &Call<S>) -> Result<(), Failure> {
 }
 
 fn settle<S: Store>(core: &Core<S>, call: &Call<S>, grant: &Grant) -> Result<(), Failure> {
-    let tenant = core.tenants.of(&grant.account);
+    let tenant = core.tenants.of(grant)?;
     let taken = tenant.take();
     let name = tenant.name().clone();
     // Also for a refused call, so that its line in the log names the account.

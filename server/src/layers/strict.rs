@@ -126,7 +126,10 @@ impl<B, S: Store> Strict<B, S> {
         let kind = head
             .get(CONTENT_TYPE)
             .map_or(&b""[..], |kind| kind.as_bytes());
-        let check = if kind.starts_with(b"application/grpc") {
+        let check = if kind.starts_with(b"application/grpc-web-text") {
+            // In base64; the protocol layer refuses it.
+            Check::Nothing
+        } else if kind.starts_with(b"application/grpc") {
             Check::Messages(Prefix { seen: 0, left: 0 })
         } else if kind.starts_with(b"application/json") && !head.contains_key(CONTENT_ENCODING) {
             // Compressed JSON cannot be told by its first byte.

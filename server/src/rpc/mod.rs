@@ -20,6 +20,7 @@ macro_rules! unary {
 pub(crate) mod accounts_v1;
 mod cache_v1;
 mod fields;
+mod health;
 mod reply;
 mod resume;
 pub(crate) mod status;
@@ -67,7 +68,8 @@ pub(crate) fn router<S: Store>(
     )?
     .with_services(services.iter().copied());
     let router = connectrpc_reflection::install(router, reflector);
-    Ok(connectrpc_health::install_static(router, services))
+    let checker = Arc::new(StaticChecker::with_services(services));
+    Ok((health::install(router, core, &checker), checker))
 }
 
 /// The call that `admit` let in, taken over by a handler.

@@ -15,7 +15,9 @@ use super::CacheV1;
 use crate::call::Call;
 use crate::core::Core;
 use crate::failure::Failure;
-use crate::rpc::fields::{batch_fits, entry_key, expire_time, millis_until, selection, value_fits};
+use crate::rpc::fields::{
+    bad_field, batch_fits, entry_key, expire_time, millis_until, namespace, selection, value_fits,
+};
 use crate::rpc::reply::{self, Value};
 use crate::rpc::{resume, status};
 
@@ -157,10 +159,21 @@ impl<S: Store> Load<S> {
     ) -> Result<wire::LoadResponse, Failure> {
         let part = part.view();
         batch_fits(&self.core.limits, "entries", part.entries.len())?;
-        if self.namespace.is_none() {
-            self.namespace = Some(part.namespace.into());
-            self.mode = self.call.mode(part.validate_only);
-            self.done.validated_only = self.mode == Mode::DryRun;
+        match &self.namespace {
+            None => {
+                self.namespace = Some(namespace(part.namespace)?.as_str().into());
+                self.mode = self.call.mode(part.validate_only);
+                self.done.validated_only = self.mode == Mode::DryRun;
+            }
+            // Set in the first part only; whoever repeats it must not mean
+            // something else by it.
+            Some(first) if !part.namespace.is_empty() && part.namespace != &**first => {
+                return Err(bad_field("namespace", "must be that of the first part"));
+            }
+            Some(_) if part.validate_only && self.mode == Mode::Apply => {
+                return Err(bad_field("validate_only", "must be set in the first part"));
+            }
+            Some(_) => {}
         }
         for (index, entry) in part.entries.iter().enumerate() {
             match self.entry(entry).await {
