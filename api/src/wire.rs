@@ -45,6 +45,15 @@ pub const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// that has begun do not count: they are read one message at a time.
 pub const MAX_RECEIVING_BYTES: usize = 512 << 20;
 
+/// Most bytes of replies at a time that have not left, because their callers do
+/// not read, of all calls together; one more is refused. Replies under
+/// [`SMALL_REPLY_BYTES`] are not counted, nor are the parts of a stream, of which
+/// a call holds one.
+pub const MAX_REPLYING_BYTES: usize = 1 << 30;
+
+/// See [`MAX_REPLYING_BYTES`].
+pub const SMALL_REPLY_BYTES: usize = 64 << 10;
+
 /// HTTP/2 receive window of a stream, bytes.
 pub const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use larder_client::{Code, Error, Reason};
 use serde_json::{Value, json};
 
+use crate::data_dir::{ADMIN_TOKEN_FILE, default_data_dir};
 use crate::output::{Format, escape};
 
 /// The command could not do its work.
@@ -122,7 +123,7 @@ impl Failure {
             (Some(Reason::TokenMissing), _) => {
                 "give a token with --token, LARDER_TOKEN or --token-file"
             }
-            (Some(Reason::TokenInvalid), _) => "is it a token of this server, and not expired?",
+            (Some(Reason::TokenInvalid), _) => return Some(token_hint()),
             (Some(Reason::ScopeDenied), _) => {
                 "use a token with this right; `larder token create` makes one"
             }
@@ -185,5 +186,18 @@ impl From<io::Error> for Failure {
         } else {
             Self::file("cannot write to standard output", &error)
         }
+    }
+}
+
+/// Where a token that nobody named may have come from.
+fn token_hint() -> String {
+    let hint = "is it a token of this server, and not expired?";
+    let file = default_data_dir().map(|dir| dir.join(ADMIN_TOKEN_FILE));
+    match file.filter(|path| path.exists()) {
+        Some(path) => format!(
+            "{hint} (if none is given, that in {} is sent)",
+            path.display()
+        ),
+        None => hint.into(),
     }
 }

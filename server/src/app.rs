@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use connectrpc_health::StaticChecker;
 use larder_accounts::{Accounts, AdminToken, OpenError, UnixMillis};
-use larder_api::wire::{MAX_CALLS_IN_FLIGHT, MAX_STRANGERS_IN_FLIGHT};
+use larder_api::wire::{
+    MAX_CALLS_IN_FLIGHT, MAX_RECEIVING_BYTES, MAX_REPLYING_BYTES, MAX_STRANGERS_IN_FLIGHT,
+};
 use larder_engine::{Engine, EngineConfig, Keyspace};
 use rand::TryRngCore as _;
 use tokio::sync::Semaphore;
@@ -20,6 +22,7 @@ use crate::clock::{self, Clock};
 use crate::config::{Config, Listen};
 use crate::core::Core;
 use crate::edge::Edge;
+use crate::gauge::Gauge;
 use crate::layers::origin::OriginPolicy;
 use crate::listen::{Listening, Socket, accept};
 use crate::rpc;
@@ -132,7 +135,8 @@ impl App {
             max_connections: config.max_connections,
             calls: Arc::new(Semaphore::new(MAX_CALLS_IN_FLIGHT)),
             strangers: Arc::new(Semaphore::new(MAX_STRANGERS_IN_FLIGHT)),
-            receiving: Arc::default(),
+            receiving: Gauge::new(MAX_RECEIVING_BYTES),
+            replying: Gauge::new(MAX_REPLYING_BYTES),
             clock: Arc::new(Clock::start()),
             stop: CancellationToken::new(),
             accounts,

@@ -9,11 +9,14 @@ use std::time::{Duration, Instant};
 
 use larder_accounts::{Action, TokenRights};
 use larder_api::errors::{Code, Reason};
+use larder_api::wire::SMALL_REPLY_BYTES;
 use larder_model::{EntryKey, Mode, Namespace, Store};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::clock::{self, Clock};
 use crate::failure::{Contract, Failure, store_failure};
+use crate::gauge::{Gauge, Held};
+use crate::layers::admit::overloaded;
 use crate::methods::Method;
 use crate::tenants::Tenant;
 
@@ -78,6 +81,8 @@ pub(crate) struct Call<S: Store> {
     skipped: AtomicU64,
     /// Why its body was refused while it was read.
     refused: OnceLock<Failure>,
+    /// What its reply holds.
+    reply: OnceLock<Held>,
     /// The call's place among those in flight; given back when it is dropped.
     place: OnceLock<OwnedSemaphorePermit>,
 }
@@ -98,6 +103,7 @@ impl<S: Store> Call<S> {
             accounts_wait_us: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             refused: OnceLock::new(),
+            reply: OnceLock::new(),
             place: OnceLock::new(),
         }
     }
@@ -219,6 +225,19 @@ impl<S: Store> Call<S> {
             .identity()
             .map_or("?", |identity| identity.tenant.name().as_str());
         store_failure(error, account, contract)
+    }
+
+    /// Counts a large reply until it has left.
+    pub(crate) fn hold_reply(&self, gauge: &Arc<Gauge>, bytes: usize) -> Result<(), Failure> {
+        if bytes < SMALL_REPLY_BYTES {
+            return Ok(());
+        }
+        let mut held = gauge.hold();
+        let full = |_| overloaded("as many bytes of replies wait to be read as the server holds");
+        held.add(bytes).map_err(full)?;
+        // A call has one reply.
+        let _ = self.reply.set(held);
+        Ok(())
     }
 
     /// Notes why the body is refused; the protocol layer only learns that it is.

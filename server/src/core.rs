@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::authority::{Anonymous, Authority};
 use crate::clock::Clock;
+use crate::gauge::Gauge;
 use crate::layers::origin::OriginPolicy;
-use crate::layers::strict::Receiving;
 use crate::tenants::Tenants;
 
 /// What all calls share.
@@ -29,7 +29,9 @@ pub(crate) struct Core<S: Store> {
     /// Places for calls whose caller is not known, or need not be.
     pub(crate) strangers: Arc<Semaphore>,
     /// Bytes of request bodies on their way in.
-    pub(crate) receiving: Arc<Receiving>,
+    pub(crate) receiving: Arc<Gauge>,
+    /// Bytes of replies that have not left.
+    pub(crate) replying: Arc<Gauge>,
     pub(crate) features: Vec<&'static str>,
     pub(crate) clock: Arc<Clock>,
     /// Cancelled when the grace of the shutdown is over.

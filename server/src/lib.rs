@@ -9,6 +9,7 @@ mod config;
 mod core;
 mod edge;
 mod failure;
+mod gauge;
 mod layers;
 mod listen;
 mod methods;

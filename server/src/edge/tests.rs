@@ -28,11 +28,13 @@ use crate::call::Peer;
 use crate::clock::Clock;
 use crate::config::Role;
 use crate::core::Core;
+use crate::gauge::Gauge;
 use crate::layers::origin::OriginPolicy;
 use crate::rpc;
 use crate::tenants::Tenants;
 
-/// Holds nothing. The key `panic` panics, the key `wait` waits for ever.
+/// Holds nothing but a large value under `large`. The key `panic` panics, the
+/// key `wait` waits for ever.
 struct Moody;
 
 impl Moody {
@@ -63,7 +65,20 @@ impl Store for Moody {
         visit: impl FnOnce(Option<EntryRef<'_>>) -> R + Send,
     ) -> Answer<R> {
         Self::mood(at).await;
-        Ok(visit(None))
+        if at.key.as_bytes() != b"large" {
+            return Ok(visit(None));
+        }
+        Ok(visit(Some(EntryRef {
+            namespace: "default",
+            key: b"large",
+            value: LARGE,
+            meta: larder_model::EntryMeta {
+                version: larder_model::Version::new(1),
+                expiry: Expiry::Never,
+                size_bytes: 1,
+                flags: 0,
+            },
+        })))
     }
 
     async fn get_and_touch<R: Send>(
@@ -148,6 +163,9 @@ struct Server {
 }
 
 const PLACES: usize = 2;
+static LARGE: &[u8] = &[7; 100_000];
+/// Room for one large reply, not for two.
+const RARE_BYTES: usize = 150_000;
 
 fn server() -> Server {
     let data = tempfile::tempdir().expect("a directory");
@@ -171,7 +189,8 @@ fn server() -> Server {
         max_connections: 1,
         calls: Arc::new(Semaphore::new(PLACES)),
         strangers: Arc::new(Semaphore::new(PLACES)),
-        receiving: Arc::default(),
+        receiving: Gauge::new(1 << 20),
+        replying: Gauge::new(RARE_BYTES),
         features: Vec::new(),
         clock: Arc::new(Clock::start()),
         stop: CancellationToken::new(),
@@ -473,6 +492,16 @@ async fn callers_without_a_credential_take_no_places_of_others() {
     };
     let got = meanwhile(first, meanwhile(second, both)).await;
     assert_eq!(got, (failed(Reason::Overloaded), OK));
+}
+
+#[tokio::test]
+async fn replies_that_nobody_takes_are_bounded() {
+    let server = server();
+    let large = || keyed("application/grpc", "Get", "large");
+    let untaken = server.edge.serve(large()).await;
+    assert_eq!(ended(&server, large()).await, failed(Reason::Overloaded));
+    drop(untaken);
+    assert_eq!(ended(&server, large()).await, OK);
 }
 
 #[tokio::test]

@@ -4,7 +4,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -12,11 +11,12 @@ use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http_body::{Body, Frame, SizeHint};
 use larder_api::errors::Reason;
-use larder_api::wire::{MAX_MESSAGE_BYTES, MAX_RECEIVING_BYTES};
+use larder_api::wire::MAX_MESSAGE_BYTES;
 use larder_model::Store;
 
 use crate::call::Call;
 use crate::failure::Failure;
+use crate::gauge::{Gauge, Held};
 use crate::layers::admit::overloaded;
 
 /// A body was refused; the call knows why.
@@ -92,37 +92,8 @@ pub(crate) struct Strict<B, S: Store> {
     held: Held,
 }
 
-/// Bytes of request bodies that are being received, of all calls together.
-#[derive(Debug, Default)]
-pub(crate) struct Receiving(AtomicUsize);
-
-/// This call's part of them; given back when its body is dropped.
-struct Held {
-    all: Arc<Receiving>,
-    bytes: usize,
-}
-
-impl Held {
-    fn add(&mut self, bytes: usize) -> Result<(), Failure> {
-        self.bytes += bytes;
-        let before = self.all.0.fetch_add(bytes, Ordering::Relaxed);
-        if before + bytes > MAX_RECEIVING_BYTES {
-            return Err(overloaded(
-                "the server receives as many bytes as it wants to hold",
-            ));
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.all.0.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
 impl<B, S: Store> Strict<B, S> {
-    pub(crate) fn new(head: &HeaderMap, body: B, call: Arc<Call<S>>, all: &Arc<Receiving>) -> Self {
+    pub(crate) fn new(head: &HeaderMap, body: B, call: Arc<Call<S>>, all: &Arc<Gauge>) -> Self {
         let kind = head
             .get(CONTENT_TYPE)
             .map_or(&b""[..], |kind| kind.as_bytes());
@@ -137,10 +108,7 @@ impl<B, S: Store> Strict<B, S> {
         } else {
             Check::Nothing
         };
-        let held = Held {
-            all: Arc::clone(all),
-            bytes: 0,
-        };
+        let held = all.hold();
         Self {
             body,
             check,
@@ -152,7 +120,8 @@ impl<B, S: Store> Strict<B, S> {
     fn look(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         // A stream's messages come and go; only what is read whole is held.
         if !self.call.was_handled() {
-            self.held.add(bytes.len())?;
+            let full = |_| overloaded("the server receives as many bytes as it wants to hold");
+            self.held.add(bytes.len()).map_err(full)?;
         }
         match &mut self.check {
             Check::Nothing => Ok(()),

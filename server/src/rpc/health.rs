@@ -27,19 +27,22 @@ pub(super) fn install<S: Store>(
     core: &Arc<Core<S>>,
     checker: &Arc<StaticChecker>,
 ) -> Router {
-    let states = Arc::clone(checker);
+    let (states, shared) = (Arc::clone(checker), Arc::clone(core));
     let check = handler_fn(
         move |context: RequestContext, request: HealthCheckRequest| {
-            let states = Arc::clone(&states);
+            let (states, core) = (Arc::clone(&states), Arc::clone(&shared));
             async move {
                 let call: Arc<Call<S>> = call_of(&context)?;
                 let state = states.check(&request.service).await;
-                answer(&call, state.map(response).map_err(|error| failure(&error)))
+                answer(
+                    &core,
+                    &call,
+                    state.map(response).map_err(|error| failure(&error)),
+                )
             }
         },
     );
-    let states = Arc::clone(checker);
-    let core = Arc::clone(core);
+    let (states, core) = (Arc::clone(checker), Arc::clone(core));
     let watch = streaming_handler_fn(
         move |context: RequestContext, request: HealthCheckRequest| {
             let (states, core) = (Arc::clone(&states), Arc::clone(&core));

@@ -12,7 +12,7 @@ macro_rules! unary {
             request: ServiceRequest<'_, wire::$request>,
         ) -> ServiceResult<wire::$response> {
             let call: Arc<Call<S>> = call_of(&context)?;
-            answer(&call, self.$name(&call, request.view()).await)
+            answer(&self.core, &call, self.$name(&call, request.view()).await)
         })*
     };
 }
@@ -61,7 +61,7 @@ pub(crate) fn router<S: Store>(
                 Arc::clone(core),
                 here,
             )))
-            .add_service(Arc::new(talk::TalkAccounts::<S>::new(here)));
+            .add_service(Arc::new(talk::TalkAccounts::new(Arc::clone(core), here)));
     }
     let reflector = connectrpc_reflection::Reflector::from_descriptor_set_bytes(
         larder_api::FILE_DESCRIPTOR_SET,
@@ -81,9 +81,20 @@ fn call_of<S: Store>(context: &RequestContext) -> Result<Arc<Call<S>>, ConnectEr
 }
 
 /// A handler's answer, in the form of the protocol layer.
-fn answer<S: Store, T>(call: &Call<S>, result: Result<T, Failure>) -> ServiceResult<T> {
-    result
-        .map(Response::new)
+fn answer<S: Store, T: buffa::Message>(
+    core: &Core<S>,
+    call: &Call<S>,
+    result: Result<T, Failure>,
+) -> ServiceResult<T> {
+    let held = result.and_then(|reply| {
+        // A reply over 2 GiB cannot be made of what requests may ask for.
+        let bytes = reply
+            .try_encoded_len()
+            .map_or(usize::MAX, |len| len as usize);
+        call.hold_reply(&core.replying, bytes)?;
+        Ok(reply)
+    });
+    held.map(Response::new)
         .map_err(|failure| failed(call, failure))
 }
 

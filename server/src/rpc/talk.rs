@@ -1,6 +1,5 @@
 //! The talk's own contract: `rpc.Cache` and `rpc.Accounts`.
 
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 use connectrpc::{RequestContext, Response, ServiceRequest, ServiceResult, ServiceStream};
@@ -95,7 +94,11 @@ impl<S: Store> wire::Cache for TalkCache<S> {
     ) -> ServiceResult<wire::StoreResp> {
         let call: Arc<Call<S>> = call_of(&context)?;
         let stored = self.store(&call, request.view()).await;
-        answer(&call, stored.map(|()| wire::StoreResp::default()))
+        answer(
+            &self.core,
+            &call,
+            stored.map(|()| wire::StoreResp::default()),
+        )
     }
 
     async fn get(
@@ -104,7 +107,7 @@ impl<S: Store> wire::Cache for TalkCache<S> {
         request: ServiceRequest<'_, wire::GetReq>,
     ) -> ServiceResult<wire::GetResp> {
         let call: Arc<Call<S>> = call_of(&context)?;
-        answer(&call, self.get(&call, request.view()).await)
+        answer(&self.core, &call, self.get(&call, request.view()).await)
     }
 
     async fn dump(
@@ -178,16 +181,16 @@ fn dump<S: Store>(
 }
 
 /// `rpc.Accounts` over the accounts of this process.
-pub(super) struct TalkAccounts<S> {
+pub(super) struct TalkAccounts<S: Store> {
+    core: Arc<Core<S>>,
     accounts: Arc<Accounts>,
-    store: PhantomData<fn() -> S>,
 }
 
-impl<S> TalkAccounts<S> {
-    pub(super) fn new(accounts: &Arc<Accounts>) -> Self {
+impl<S: Store> TalkAccounts<S> {
+    pub(super) fn new(core: Arc<Core<S>>, accounts: &Arc<Accounts>) -> Self {
         Self {
+            core,
             accounts: Arc::clone(accounts),
-            store: PhantomData,
         }
     }
 }
@@ -221,6 +224,6 @@ impl<S: Store> wire::Accounts for TalkAccounts<S> {
                 ..Default::default()
             })
             .ok_or_else(|| Failure::new(Reason::TokenNotFound, "Token not found"));
-        answer(&call, response)
+        answer(&self.core, &call, response)
     }
 }

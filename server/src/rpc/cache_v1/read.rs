@@ -209,6 +209,8 @@ impl<S: Store> CacheV1<S> {
             ("max_message_bytes", limits::MAX_MESSAGE_BYTES),
             ("max_calls_in_flight", limits::MAX_CALLS_IN_FLIGHT),
             ("max_receiving_bytes", limits::MAX_RECEIVING_BYTES),
+            ("max_replying_bytes", limits::MAX_REPLYING_BYTES),
+            ("max_strangers_in_flight", limits::MAX_STRANGERS_IN_FLIGHT),
         ];
         let numbers = [
             ("min_ttl_ms", larder_model::Ttl::MIN.as_millis()),
