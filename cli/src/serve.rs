@@ -50,7 +50,7 @@ pub(crate) struct ServeArgs {
     #[arg(long)]
     shared_keyspace: bool,
 
-    /// Let pages of this origin call, as https://app.example.com; repeatable
+    /// Let pages of this origin call, as `https://app.example.com`; repeatable
     #[arg(long, value_name = "ORIGIN")]
     cors_origin: Vec<String>,
 

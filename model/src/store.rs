@@ -227,7 +227,7 @@ pub enum StoreError {
 /// one elsewhere. Dropping a future that has not been polled to its end may or
 /// may not have had its effect.
 ///
-/// Promises that the [suite](crate::suite) checks of every store:
+/// Promises that the suite (feature `suite`) checks of every store:
 /// - live keys ≤ `max_keys` and bytes ≤ `max_bytes` at every instant, under any
 ///   number of threads, except after a quota was lowered: then nothing is taken
 ///   away (policy `Refuse`) but nothing more gets in;
