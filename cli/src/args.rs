@@ -30,12 +30,33 @@ const EXIT_CODES: &str = "Exit status: 0 done, 1 failed, 2 wrong command line, 3
     error). Bytes stand as text if they are UTF-8, else as base64 in a field with _base64 at the \
     end of its name.";
 
+/// A server as it says itself where it listens, or as a URL.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "what a parser of arguments returns"
+)]
+fn server_url(text: &str) -> Result<String, String> {
+    let complete = text.contains("://") || text.starts_with("unix:");
+    Ok(if complete {
+        text.into()
+    } else {
+        format!("http://{text}")
+    })
+}
+
 /// How to reach the server.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct Connection {
-    /// The server: http://HOST:PORT, https://HOST:PORT or unix:PATH
-    #[arg(long, value_name = "URL", global = true, env = "LARDER_SERVER", default_value = DEFAULT_SERVER)]
+    /// The server: http://HOST:PORT, https://HOST:PORT, unix:PATH, or HOST:PORT for http://
+    #[arg(
+        long,
+        value_name = "URL",
+        global = true,
+        env = "LARDER_SERVER",
+        default_value = DEFAULT_SERVER,
+        value_parser = server_url
+    )]
     pub(crate) server: String,
     /// Trust the certificate authorities in this PEM file, not the platform's
     #[arg(long = "ca", value_name = "FILE", global = true)]

@@ -31,15 +31,15 @@ pub(crate) struct ServeArgs {
     accounts: Option<String>,
 
     /// File with the credential to show to that server
-    #[arg(long, value_name = "FILE", requires = "accounts")]
+    #[arg(long, value_name = "FILE")]
     accounts_token_file: Option<PathBuf>,
 
     /// Authority of that server's certificate, PEM
-    #[arg(long, value_name = "FILE", requires = "accounts")]
+    #[arg(long, value_name = "FILE")]
     accounts_ca: Option<PathBuf>,
 
     /// Use an answer of that server this long, seconds, where it does not say [default: 10]
-    #[arg(long, value_name = "SECONDS", requires = "accounts")]
+    #[arg(long, value_name = "SECONDS")]
     accounts_max_age_seconds: Option<u64>,
 
     /// Serve callers without a credential as this account

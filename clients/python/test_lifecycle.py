@@ -28,6 +28,7 @@ def fails(*arguments: str, status: int = 1) -> str:
 
 def test_it_says_what_it_does(larder):
     server = larder()
+    server.stop()  # The log is written by a thread of its own, to its end at the latest.
     assert "calls without a token are served as account default" in server.stderr()
     assert "admin-token" in server.stderr()
     assert stat.S_IMODE((server.data_dir / "admin-token").stat().st_mode) == 0o600

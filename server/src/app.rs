@@ -111,16 +111,7 @@ impl App {
             .map(|accounts| accounts.admin_token().clone());
         let local = config.listen.iter().all(Listen::is_local);
         let guard_host = config.anonymous.is_some() && local;
-        let store = Arc::new(Engine::new(EngineConfig {
-            max_memory_bytes: config.max_memory_bytes,
-            hash_seed: hash_seed()?,
-            first_version: first_version(),
-            keyspace: if config.shared_keyspace {
-                Keyspace::Shared
-            } else {
-                Keyspace::PerAccount
-            },
-        }));
+        let store = Arc::new(engine(&config)?);
         let core = Arc::new(Core {
             tenants: Tenants::new(Arc::clone(&store)),
             store,
@@ -270,6 +261,19 @@ async fn sweep(core: Arc<Core<Engine>>, drain: CancellationToken) {
 
 /// Entries that one sweep takes out at the most.
 const SWEEP_ENTRIES: usize = 10_000;
+
+fn engine(config: &Config) -> Result<Engine, StartError> {
+    Ok(Engine::new(EngineConfig {
+        max_memory_bytes: config.max_memory_bytes,
+        hash_seed: hash_seed()?,
+        first_version: first_version(),
+        keyspace: if config.shared_keyspace {
+            Keyspace::Shared
+        } else {
+            Keyspace::PerAccount
+        },
+    }))
+}
 
 fn features(config: &Config) -> Vec<&'static str> {
     [

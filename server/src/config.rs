@@ -354,6 +354,8 @@ fn within<T: PartialOrd + fmt::Display + Copy>(
 
 /// Smallest store that can hold one entry of every allowed size.
 const MIN_MEMORY_BYTES: u64 = 16 << 20;
+/// Beyond any machine.
+const MAX_MEMORY_BYTES: u64 = 1 << 50;
 
 impl Config {
     /// Checks settings. While every listener is local and neither TLS, nor
@@ -371,28 +373,8 @@ impl Config {
             Role::Cache => "127.0.0.1:5051",
             Role::Accounts => "127.0.0.1:5052",
         };
-        let listen = settings
-            .listen
-            .unwrap_or_else(|| vec![default_listen.into()])
-            .iter()
-            .map(|text| text.parse().map_err(|reason: String| bad("listen", reason)))
-            .collect::<Result<Vec<Listen>, _>>()?;
-        if listen.is_empty() {
-            return Err(bad("listen", "must not be empty"));
-        }
-        let tls = match (settings.tls_cert, settings.tls_key) {
-            (Some(cert), Some(key)) => Some(TlsFiles {
-                cert,
-                key,
-                client_ca: settings.client_ca,
-            }),
-            (None, None) if settings.client_ca.is_some() => {
-                return Err(bad("client_ca", "needs tls_cert and tls_key"));
-            }
-            (None, None) => None,
-            (Some(_), None) => return Err(bad("tls_key", "tls_cert needs it")),
-            (None, Some(_)) => return Err(bad("tls_cert", "tls_key needs it")),
-        };
+        let listen = listeners(settings.listen.as_deref(), default_listen)?;
+        let tls = tls_files(&settings)?;
         let local = listen.iter().all(Listen::is_local);
         if !local && tls.is_none() && settings.allow_clear_text != Some(true) {
             return Err(bad(
@@ -401,17 +383,7 @@ impl Config {
                  which lets anybody on the way read values and tokens)",
             ));
         }
-        let accounts = settings
-            .accounts
-            .map(|url| {
-                remote_accounts(
-                    &url,
-                    settings.accounts_token_file,
-                    settings.accounts_ca,
-                    settings.accounts_max_age_seconds,
-                )
-            })
-            .transpose()?;
+        let accounts = remote_accounts(&settings)?;
         let anonymous_by_default = role == Role::Cache
             && local
             && tls.is_none()
@@ -426,55 +398,72 @@ impl Config {
         for origin in settings.cors_origin.iter().flatten() {
             check_origin(origin)?;
         }
-        let defaults = Limits::default();
-        let max_value_bytes = within(
-            "max_value_bytes",
-            settings.max_value_bytes.map(|size| size.0),
-            defaults.max_value_bytes as u64,
-            0..=MAX_CONFIGURED_VALUE_BYTES,
+        let memory = ByteSize(MIN_MEMORY_BYTES)..=ByteSize(MAX_MEMORY_BYTES);
+        let max_memory = within("max_memory", settings.max_memory, ByteSize(1 << 30), memory)?;
+        let grace = within(
+            "drain_grace_seconds",
+            settings.drain_grace_seconds,
+            10,
+            0..=3600,
         )?;
-        let limits = Limits {
-            max_key_bytes: within("max_key_bytes", settings.max_key_bytes, 1024, 1..=64 << 10)?,
-            max_value_bytes: usize::try_from(max_value_bytes)
-                .map_err(|e| bad("max_value_bytes", e.to_string()))?,
-            max_batch_keys: within("max_batch_keys", settings.max_batch_keys, 1000, 1..=10_000)?,
-            max_list_page: within("max_list_page", settings.max_list_page, 1000, 1..=10_000)?,
-            ..defaults
-        };
+        let connections = settings.max_connections;
         Ok(Self {
             role,
             listen,
-            data_dir: settings.data_dir.unwrap_or_else(|| default_data_dir.into()),
-            max_memory_bytes: within(
-                "max_memory",
-                settings.max_memory,
-                ByteSize(1 << 30),
-                ByteSize(MIN_MEMORY_BYTES)..=ByteSize(1 << 50),
-            )?
-            .0,
+            max_memory_bytes: max_memory.0,
             threads: within("threads", settings.threads, cores(), 1..=1024)?,
             tls,
             accounts,
             anonymous,
             anonymous_by_default,
             shared_keyspace: settings.shared_keyspace.unwrap_or(false),
-            cors_origins: settings.cors_origin.unwrap_or_default(),
-            max_connections: within(
-                "max_connections",
-                settings.max_connections,
-                10_000,
-                1..=1_000_000,
-            )?,
-            limits,
+            max_connections: within("max_connections", connections, 10_000, 1..=1_000_000)?,
+            limits: limits(&settings)?,
             log_format: settings.log_format.unwrap_or_default(),
-            drain_grace: Duration::from_secs(within(
-                "drain_grace_seconds",
-                settings.drain_grace_seconds,
-                10,
-                0..=3600,
-            )?),
+            drain_grace: Duration::from_secs(grace),
+            cors_origins: settings.cors_origin.unwrap_or_default(),
+            data_dir: settings.data_dir.unwrap_or_else(|| default_data_dir.into()),
         })
     }
+}
+
+fn listeners(given: Option<&[String]>, default: &str) -> Result<Vec<Listen>, ConfigError> {
+    let parse = |text: &str| text.parse().map_err(|reason: String| bad("listen", reason));
+    match given {
+        None => Ok(vec![parse(default)?]),
+        Some([]) => Err(bad("listen", "must not be empty")),
+        Some(list) => list.iter().map(|text| parse(text)).collect(),
+    }
+}
+
+fn tls_files(settings: &Settings) -> Result<Option<TlsFiles>, ConfigError> {
+    let client_ca = settings.client_ca.clone();
+    match (settings.tls_cert.clone(), settings.tls_key.clone()) {
+        (Some(cert), Some(key)) => Ok(Some(TlsFiles {
+            cert,
+            key,
+            client_ca,
+        })),
+        (None, None) if client_ca.is_some() => Err(bad("client_ca", "needs tls_cert and tls_key")),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(bad("tls_key", "tls_cert needs it")),
+        (None, Some(_)) => Err(bad("tls_cert", "tls_key needs it")),
+    }
+}
+
+fn limits(settings: &Settings) -> Result<Limits, ConfigError> {
+    let defaults = Limits::default();
+    let given = settings.max_value_bytes.map(|size| size.0);
+    let largest = MAX_CONFIGURED_VALUE_BYTES;
+    let max_value_bytes = within("max_value_bytes", given, largest, 0..=largest)?;
+    Ok(Limits {
+        max_key_bytes: within("max_key_bytes", settings.max_key_bytes, 1024, 1..=64 << 10)?,
+        max_value_bytes: usize::try_from(max_value_bytes)
+            .map_err(|e| bad("max_value_bytes", e.to_string()))?,
+        max_batch_keys: within("max_batch_keys", settings.max_batch_keys, 1000, 1..=10_000)?,
+        max_list_page: within("max_list_page", settings.max_list_page, 1000, 1..=10_000)?,
+        ..defaults
+    })
 }
 
 /// Largest value that can be allowed, bytes: the message limit leaves room for
@@ -485,22 +474,31 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
 }
 
-fn remote_accounts(
-    url: &str,
-    token_file: Option<PathBuf>,
-    ca: Option<PathBuf>,
-    max_age_seconds: Option<u64>,
-) -> Result<RemoteAccounts, ConfigError> {
+fn remote_accounts(settings: &Settings) -> Result<Option<RemoteAccounts>, ConfigError> {
+    let (token_file, ca) = (
+        settings.accounts_token_file.clone(),
+        settings.accounts_ca.clone(),
+    );
+    let max_age = settings.accounts_max_age_seconds;
+    let Some(url) = &settings.accounts else {
+        let useless = [
+            ("accounts_token_file", token_file.is_some()),
+            ("accounts_ca", ca.is_some()),
+            ("accounts_max_age_seconds", max_age.is_some()),
+        ];
+        return match useless.into_iter().find(|(_, given)| *given) {
+            Some((name, _)) => Err(bad(name, "needs accounts")),
+            None => Ok(None),
+        };
+    };
     let uri: http::Uri = url
         .parse()
         .map_err(|_| bad("accounts", format!("`{url}` is no URL")))?;
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
     let scheme = uri.scheme_str().unwrap_or_default();
     if host.is_empty() || !matches!(scheme, "http" | "https") {
-        return Err(bad(
-            "accounts",
-            format!("`{url}` must be http://HOST:PORT or https://HOST:PORT"),
-        ));
+        let reason = format!("`{url}` must be http://HOST:PORT or https://HOST:PORT");
+        return Err(bad("accounts", reason));
     }
     let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
     if scheme == "http" && !loopback {
@@ -512,13 +510,13 @@ fn remote_accounts(
     if scheme == "https" && ca.is_none() {
         return Err(bad("accounts_ca", "an https:// Accounts server needs it"));
     }
-    let default_max_age = within("accounts_max_age_seconds", max_age_seconds, 10, 0..=3600)?;
-    Ok(RemoteAccounts {
+    let default_max_age = within("accounts_max_age_seconds", max_age, 10, 0..=3600)?;
+    Ok(Some(RemoteAccounts {
         uri,
         token_file,
         ca,
         default_max_age: Duration::from_secs(default_max_age),
-    })
+    }))
 }
 
 fn check_origin(origin: &str) -> Result<(), ConfigError> {

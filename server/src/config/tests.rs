@@ -31,6 +31,8 @@ fn a_setting_that_cannot_be_is_refused_by_its_name() {
     check("max_list_page = 0", "max_list_page");
     check("drain_grace_seconds = 3601", "drain_grace_seconds");
     check("anonymous = 'No Such Name'", "anonymous");
+    check("accounts_ca = 'a'", "accounts_ca");
+    check("accounts_token_file = 'a'", "accounts_token_file");
     check("accounts = 'nonsense'", "accounts");
     check("accounts = 'ftp://localhost'", "accounts");
     check("accounts = 'http://example.com:1'", "accounts");

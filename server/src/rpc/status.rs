@@ -60,6 +60,12 @@ pub(crate) fn from_protocol_layer(code: ErrorCode, message: &str) -> Failure {
         // caller's doing, though some layers call it an internal error.
         _ => Reason::MalformedRequest,
     };
+    // Its advice is for those who program with it, not for those who call.
+    let message = if message.contains("with_") {
+        "the message is too costly to decode"
+    } else {
+        message
+    };
     Failure::new(reason, message)
 }
 

@@ -3,7 +3,7 @@
 use larder_accounts::Action;
 use larder_api::cache_v1 as wire;
 use larder_api::wire as limits;
-use larder_model::{EntryRef, ReadEffect, Selection, Store};
+use larder_model::{EntryRef, Listed, Page, ReadEffect, Selection, Store};
 
 use super::CacheV1;
 use crate::call::Call;
@@ -142,7 +142,7 @@ impl<S: Store> CacheV1<S> {
             Err(_) => return Err(bad_field("page_size", "must not be negative")),
         };
         let after = resume::page_start(selected, request.page_token)?;
-        let page = self
+        let mut page = self
             .core
             .store
             .list(
@@ -154,6 +154,7 @@ impl<S: Store> CacheV1<S> {
             )
             .await
             .map_err(|error| call.store_failure(&error))?;
+        cut_to_message(&mut page);
         let next_page_token = match page.entries.last() {
             Some(last) if page.more => resume::page_token(selected, &last.key),
             _ => String::new(),
@@ -232,6 +233,28 @@ impl<S: Store> CacheV1<S> {
             features: self.core.features.iter().map(|&name| name.into()).collect(),
             ..Default::default()
         })
+    }
+}
+
+/// Keys that one page holds, bytes: stock clients refuse messages over 4 MiB.
+const MAX_PAGE_KEY_BYTES: usize = 3 << 20;
+
+/// Leaves of a page of long keys what fits a message; the rest is the next page.
+fn cut_to_message(page: &mut Page) {
+    let mut bytes = 0;
+    let mut fits = |entry: &Listed| {
+        bytes += entry.key.len();
+        bytes <= MAX_PAGE_KEY_BYTES
+    };
+    let kept = page
+        .entries
+        .iter()
+        .take_while(|entry| fits(entry))
+        .count()
+        .max(1);
+    if kept < page.entries.len() {
+        page.entries.truncate(kept);
+        page.more = true;
     }
 }
 
