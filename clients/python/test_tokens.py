@@ -1,5 +1,7 @@
 """What a token may do, and what it may not."""
 
+import queue
+
 import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -14,6 +16,7 @@ from harness import (
     accounts,
     bearer,
     cache,
+    entry,
     refused,
     talk,
     talk_grpc,
@@ -121,6 +124,25 @@ def test_a_revoked_token_is_useless_at_once(server, account):
         server.control().RevokeToken(
             accounts.RevokeTokenRequest(name=made.token.name), metadata=admin
         )
+
+
+def test_a_load_ends_when_its_token_is_revoked(server, account):
+    made = server.token(account)
+    parts = queue.SimpleQueue()
+    replies = server.cache().Load(
+        iter(parts.get, None), metadata=bearer(made.secret), timeout=PATIENCE_S
+    )
+    parts.put(cache.LoadRequest(entries=[entry.Entry(key=b"before")]))
+    assert next(replies).stored_count == 1
+    admin = bearer(server.admin_token)
+    server.control().RevokeToken(accounts.RevokeTokenRequest(name=made.token.name), metadata=admin)
+    parts.put(cache.LoadRequest(entries=[entry.Entry(key=b"after")]))
+    with refused("UNAUTHENTICATED", "TOKEN_INVALID"):
+        next(replies)
+    parts.put(None)
+    after = cache.GetRequest(key=b"after")
+    reply = server.cache().Get(after, metadata=bearer(server.token(account).secret))
+    assert reply.HasField("miss")
 
 
 def test_secrets_are_shown_once(server, account):

@@ -79,6 +79,8 @@ pub(crate) struct Call<S: Store> {
     mutating: AtomicBool,
     accounts_wait_us: AtomicU64,
     skipped: AtomicU64,
+    /// The credential of a stream, which is asked about again while it lasts.
+    secret: OnceLock<Box<str>>,
     /// Why its body was refused while it was read.
     refused: OnceLock<Failure>,
     /// What its reply holds.
@@ -102,6 +104,7 @@ impl<S: Store> Call<S> {
             mutating: AtomicBool::new(false),
             accounts_wait_us: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
+            secret: OnceLock::new(),
             refused: OnceLock::new(),
             reply: OnceLock::new(),
             place: OnceLock::new(),
@@ -187,6 +190,17 @@ impl<S: Store> Call<S> {
                 "the deadline passed before the call had any effect",
             )
         }
+    }
+
+    /// Keeps the credential of a stream; a unary call needs it once.
+    pub(crate) fn keep_secret(&self, secret: &str) {
+        if self.method.is_stream() {
+            let _ = self.secret.set(secret.into());
+        }
+    }
+
+    pub(crate) fn secret(&self) -> Option<&str> {
+        self.secret.get().map(|secret| &**secret)
     }
 
     /// Checks that the caller may do `action` to one entry.

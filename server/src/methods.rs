@@ -57,6 +57,11 @@ impl Method {
         self.path.starts_with("/rpc.")
     }
 
+    /// True for calls that last: they outlive what their credential was.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.path.ends_with("/Dump") || self.path.ends_with("/Load")
+    }
+
     pub(crate) fn mutates(&self) -> bool {
         self.effect == Mutates
     }

@@ -48,6 +48,10 @@ impl<S: Store> Tenant<S> {
         &self.grant.id.name
     }
 
+    pub(crate) fn id(&self) -> &AccountId {
+        &self.grant.id
+    }
+
     /// Takes one call from the account's rate.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use larder_api::errors::Reason;
 use larder_api::wire::DRY_RUN;
 use larder_model::{Mode, Store};
 
-use crate::authority::Grant;
+use crate::authority::{Grant, token_invalid};
 use crate::call::{Call, Identity};
 use crate::clock;
 use crate::core::Core;
@@ -86,9 +86,24 @@ pub(crate) async fn identify<S: Store>(
     }
 }
 
+/// Asks again about the credential of a stream, before each of its parts: a
+/// token that was revoked, or an account that was deleted, ends it. Costs a
+/// look-up in memory, or with another Accounts server one in the answers kept.
+pub(crate) async fn still_good<S: Store>(core: &Core<S>, call: &Call<S>) -> Result<(), Failure> {
+    let Some(secret) = call.secret() else {
+        return Ok(());
+    };
+    let grant = core.authority.verify(secret, call.deadline).await?;
+    if core.tenants.of(&grant)?.id() == call.known()?.tenant.id() {
+        return Ok(());
+    }
+    Err(token_invalid())
+}
+
 async fn ask<S: Store>(core: &Core<S>, call: &Call<S>, token: &str) -> Result<Arc<Grant>, Failure> {
     let asked = clock::instant();
     let grant = core.authority.verify(token, call.deadline).await;
+    call.keep_secret(token);
     call.add_accounts_wait(clock::instant().saturating_duration_since(asked));
     grant
 }

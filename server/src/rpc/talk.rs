@@ -18,7 +18,7 @@ use crate::call::Call;
 use crate::clock;
 use crate::core::Core;
 use crate::failure::Failure;
-use crate::layers::admit::identify;
+use crate::layers::admit::{identify, still_good};
 use crate::layers::within::stream_within;
 
 /// `rpc.Cache` over a store.
@@ -148,6 +148,7 @@ fn dump<S: Store>(
     let begin = (core, call, Some(Cursor::default()));
     futures::stream::try_unfold(begin, |(core, call, next)| async move {
         let Some(from) = next else { return Ok(None) };
+        still_good(&core, &call).await?;
         let budget = ScanBudget {
             bytes: STEP_BYTES,
             entries: STEP_ENTRIES,

@@ -15,6 +15,7 @@ use super::CacheV1;
 use crate::call::Call;
 use crate::core::Core;
 use crate::failure::Failure;
+use crate::layers::admit::still_good;
 use crate::rpc::fields::{
     bad_field, batch_fits, entry_key, expire_time, millis_until, namespace, selection, value_fits,
 };
@@ -60,6 +61,7 @@ struct Walk<S: Store> {
 impl<S: Store> Walk<S> {
     async fn part(mut self) -> Result<Option<(wire::DumpResponse, Self)>, Failure> {
         while let Some(from) = self.next {
+            still_good(&self.core, &self.call).await?;
             let mut entries = Vec::new();
             self.next = self.step(from, &mut entries).await?;
             if entries.is_empty() && self.next.is_some() {
@@ -158,6 +160,7 @@ impl<S: Store> Load<S> {
         part: &StreamMessage<wire::LoadRequest>,
     ) -> Result<wire::LoadResponse, Failure> {
         let part = part.view();
+        still_good(&self.core, &self.call).await?;
         batch_fits(&self.core.limits, "entries", part.entries.len())?;
         match &self.namespace {
             None => {
