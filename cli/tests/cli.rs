@@ -128,7 +128,7 @@ fn wrong_command_lines() {
         ),
         (&["account", "set", "a"], "--max-keys"),
         (&["token", "create", "a", "--expires", "never"], "--expires"),
-        (&["get", "k", "--server", "127.0.0.1:5051"], "http://"),
+        (&["get", "k", "--server", "ftp://127.0.0.1"], "http://"),
         (&["get", "k", "--server", "http://me:pw@127.0.0.1"], "token"),
         (&["get", "k", "--token", "two words"], "--token"),
         (
@@ -172,7 +172,7 @@ fn wrong_command_lines_in_json() {
     for arguments in [
         &["set", "k", "v", "--ttl", "30", "--json"][..],
         &["--json", "frobnicate"],
-        &["--json", "get", "k", "--server", "nowhere"],
+        &["--json", "get", "k", "--server", "ftp://nowhere"],
     ] {
         let output = larder(arguments);
         assert_eq!(code(&output), 2);
