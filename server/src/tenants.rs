@@ -269,15 +269,19 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_older_grant_displaces_no_newer_one_and_a_closed_account_stays_closed() {
+    fn tenants() -> Tenants<larder_engine::Engine> {
         let store = larder_engine::Engine::new(larder_engine::EngineConfig {
             max_memory_bytes: 1 << 20,
             hash_seed: [0; 16],
             first_version: 1,
             keyspace: larder_engine::Keyspace::PerAccount,
         });
-        let tenants = Tenants::new(Arc::new(store));
+        Tenants::new(Arc::new(store))
+    }
+
+    #[test]
+    fn an_older_grant_displaces_no_newer_one_and_a_closed_account_stays_closed() {
+        let tenants = tenants();
         let start = clock::instant() - Duration::from_secs(1);
         let at = |ms| start + Duration::from_millis(ms);
         let check = |grant: &Grant, expected: Option<(&str, u64)>| {
@@ -307,13 +311,7 @@ mod tests {
 
     #[test]
     fn a_new_quota_is_no_new_second() {
-        let store = larder_engine::Engine::new(larder_engine::EngineConfig {
-            max_memory_bytes: 1 << 20,
-            hash_seed: [0; 16],
-            first_version: 1,
-            keyspace: larder_engine::Keyspace::PerAccount,
-        });
-        let tenants = Tenants::new(Arc::new(store));
+        let tenants = tenants();
         let now = clock::instant();
         let first = tenants.of(&grant("1", 5, now)).expect("a tenant");
         assert!(first.take().is_ok());
