@@ -14,6 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("larder-model", &[]),
     ("larder-engine", &["larder-model"]),
     ("larder-accounts", &["larder-model"]),
+    ("larder-transport", &[]),
     (
         "larder-server",
         &[

@@ -1,0 +1,202 @@
+//! A cache in a hash map, served as `rpc.Cache`: `Store` and `Get`, with their
+//! four fields decoded and encoded by hand. For measuring the transport.
+//!
+//! ```text
+//! cargo run --release --example echo_cache -- 127.0.0.1:5051 2
+//! ```
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::task::{Context, Poll};
+
+use http_body_util::{BodyExt as _, Full};
+use larder_transport::general::Body;
+use larder_transport::message::Head;
+use larder_transport::rpc::{Code, Handler, Outcome, Reply, Request, Rpc, Status, Step, Waiting};
+use larder_transport::serve::{Config, Rewind, Serve, serve};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+const SHARDS: usize = 64;
+
+/// The store: every connection of every thread has the same.
+struct Store {
+    hasher: RandomState,
+    shards: Vec<RwLock<HashMap<Vec<u8>, Vec<u8>>>>,
+}
+
+impl Store {
+    fn shard(&self, key: &[u8]) -> &RwLock<HashMap<Vec<u8>, Vec<u8>>> {
+        let hash = self.hasher.hash_one(key).to_le_bytes();
+        &self.shards[usize::from(hash[0]) % SHARDS]
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Method {
+    Get,
+    Store,
+}
+
+struct Cache(Arc<Store>);
+
+/// No call of this server waits.
+enum Never {}
+
+impl Waiting for Never {
+    fn poll(&mut self, _: &mut Context<'_>, _: &mut Reply<'_>) -> Poll<Step> {
+        match *self {}
+    }
+}
+
+impl Handler for Cache {
+    type Method = Method;
+    type Waiting = Never;
+
+    fn route(&mut self, head: &Head) -> Option<Method> {
+        match head.path() {
+            b"/rpc.Cache/Get" => Some(Method::Get),
+            b"/rpc.Cache/Store" => Some(Method::Store),
+            _ => None,
+        }
+    }
+
+    fn call(&mut self, request: Request<'_, Method>, reply: &mut Reply<'_>) -> Outcome<Never> {
+        let Some([key, value]) = fields(request.message) else {
+            let why = "the message cannot be decoded";
+            return Outcome::Done(Status::new(Code::INVALID_ARGUMENT, why));
+        };
+        let shard = self.0.shard(key);
+        match request.method {
+            Method::Get => {
+                let entries = shard.read().unwrap_or_else(PoisonError::into_inner);
+                let Some(value) = entries.get(key) else {
+                    return Outcome::Done(Status::new(Code::NOT_FOUND, "no such key"));
+                };
+                reply.message(|out| {
+                    out.push(1 << 3 | 2);
+                    write_varint(out, value.len());
+                    out.extend_from_slice(value);
+                });
+            }
+            Method::Store => {
+                let mut entries = shard.write().unwrap_or_else(PoisonError::into_inner);
+                entries.insert(key.to_vec(), value.to_vec());
+                reply.message(|_| {});
+            }
+        }
+        Outcome::Done(Status::OK)
+    }
+}
+
+/// Fields 1 and 2 of a message, both of bytes; others are passed over.
+fn fields(mut message: &[u8]) -> Option<[&[u8]; 2]> {
+    let mut fields: [&[u8]; 2] = [&[], &[]];
+    while !message.is_empty() {
+        let (tag, rest) = read_varint(message)?;
+        let (length, rest) = match tag & 7 {
+            2 => read_varint(rest)?,
+            _ => return None,
+        };
+        let (value, rest) = rest.split_at_checked(length)?;
+        if let 1 | 2 = tag >> 3 {
+            fields[(tag >> 3) - 1] = value;
+        }
+        message = rest;
+    }
+    Some(fields)
+}
+
+fn read_varint(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let mut value = 0;
+    for (turn, byte) in bytes.iter().enumerate().take(5) {
+        value |= usize::from(byte & 0x7f) << (7 * turn);
+        if byte & 0x80 == 0 {
+            return Some((value, &bytes[turn + 1..]));
+        }
+    }
+    None
+}
+
+fn write_varint(out: &mut Vec<u8>, mut value: usize) {
+    while value >= 0x80 {
+        out.push(value.to_le_bytes()[0] | 0x80);
+        value >>= 7;
+    }
+    out.push(value.to_le_bytes()[0]);
+}
+
+/// The general lane: a line of text for whatever is asked, once it was asked.
+#[derive(Clone, Copy)]
+struct Hello;
+
+impl tower_service::Service<http::Request<Body>> for Hello {
+    type Response = http::Response<Full<bytes::Bytes>>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        Box::pin(async move {
+            // A body that is cut short is answered to nobody.
+            let _ = request.into_body().collect().await;
+            let line = bytes::Bytes::from_static(b"a cache speaks gRPC here\n");
+            Ok(http::Response::new(Full::new(line)))
+        })
+    }
+}
+
+struct EchoCache(Arc<Store>);
+
+impl Serve for EchoCache {
+    type Handler = Cache;
+    type General = Hello;
+
+    fn connection(&self, _: SocketAddr) -> Rpc<Cache, Hello> {
+        Rpc::new(Cache(Arc::clone(&self.0)), Hello)
+    }
+
+    fn http1(
+        &self,
+        mut io: Rewind<TcpStream>,
+        _: SocketAddr,
+        _: watch::Receiver<bool>,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            let answer = b"HTTP/1.1 505 HTTP Version Not Supported\r\ncontent-length: 0\r\n\r\n";
+            // The caller may have gone.
+            let _ = io.write_all(answer).await;
+        })
+    }
+}
+
+fn main() -> io::Result<Infallible> {
+    let mut arguments = std::env::args().skip(1);
+    let address = arguments
+        .next()
+        .unwrap_or_else(|| "127.0.0.1:5051".to_owned());
+    let threads = arguments.next().and_then(|threads| threads.parse().ok());
+    let mut config = Config::default();
+    config.threads = threads.unwrap_or(config.threads);
+    let store = Arc::new(Store {
+        hasher: RandomState::new(),
+        shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+    });
+    let running = serve(
+        vec![TcpListener::bind(address)?],
+        &Arc::new(EchoCache(store)),
+        config,
+    )?;
+    running.join();
+    Err(io::Error::other("the server has ended"))
+}

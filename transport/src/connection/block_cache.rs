@@ -1,0 +1,87 @@
+//! Header blocks that were seen before on a connection (RFC 7541, section 3).
+//!
+//! A client that calls one method again and again sends the same header block,
+//! byte for byte. A block that changed nothing in the dynamic table means the
+//! same for as long as the table stays as it was; it is recognised by its bytes,
+//! and its parsed form used again.
+
+use std::sync::Arc;
+
+use crate::message::Head;
+
+/// Blocks kept.
+const BLOCKS: usize = 8;
+/// A longer block is not kept, bytes: comparing it costs what it would save.
+const MAX_BLOCK_BYTES: usize = 512;
+/// After so many blocks in a row that were not known, only one of
+/// [`SELDOM`] is kept: this client does not repeat itself.
+const PATIENCE: u32 = 64;
+const SELDOM: u32 = 32;
+
+struct Known<R> {
+    block: Vec<u8>,
+    generation: u64,
+    head: Arc<Head>,
+    route: R,
+}
+
+/// The last few blocks of a connection, with what they mean.
+pub(super) struct BlockCache<R> {
+    known: Vec<Known<R>>,
+    last: usize,
+    next: usize,
+    misses: u32,
+}
+
+impl<R: Clone> BlockCache<R> {
+    pub(super) const fn new() -> Self {
+        Self {
+            known: Vec::new(),
+            last: 0,
+            next: 0,
+            misses: 0,
+        }
+    }
+
+    /// What a block means in a given generation of the dynamic table.
+    #[inline]
+    pub(super) fn find(&mut self, block: &[u8], generation: u64) -> Option<(Arc<Head>, R)> {
+        let is = |known: &Known<R>| known.block == block && known.generation == generation;
+        let index = match self.known.get(self.last) {
+            Some(known) if is(known) => self.last,
+            _ => self.known.iter().position(is)?,
+        };
+        self.last = index;
+        self.misses = 0;
+        let known = &self.known[index];
+        Some((Arc::clone(&known.head), known.route.clone()))
+    }
+
+    /// Keeps what a block means.
+    pub(super) fn keep(&mut self, block: &[u8], generation: u64, head: &Arc<Head>, route: &R) {
+        self.misses = self.misses.saturating_add(1);
+        let seldom = self.misses > PATIENCE && !self.misses.is_multiple_of(SELDOM);
+        if block.len() > MAX_BLOCK_BYTES || seldom {
+            return;
+        }
+        let head = Arc::clone(head);
+        let route = route.clone();
+        if self.known.len() < BLOCKS {
+            let block = block.to_vec();
+            self.known.push(Known {
+                block,
+                generation,
+                head,
+                route,
+            });
+            return;
+        }
+        let known = &mut self.known[self.next];
+        known.block.clear();
+        known.block.extend_from_slice(block);
+        known.generation = generation;
+        known.head = head;
+        known.route = route;
+        self.next = (self.next + 1) % BLOCKS;
+    }
+}

@@ -1,0 +1,190 @@
+//! What a connection knows beside its application: what it may send and receive,
+//! its streams, and the bytes that are to leave.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::flow_control::ReceiveWindow;
+use super::streams::{Ending, StreamKey, Streams};
+use crate::abuse::{Abuse, Buckets};
+use crate::error_codes::{ErrorCode, Fault};
+use crate::frame::{
+    INITIAL_WINDOW_BYTES, PeerSettings, SettingId, write_reset, write_settings, write_window_update,
+};
+use crate::hpack::Encoder;
+use crate::limits::Limits;
+use crate::message::Head;
+
+/// Heads kept for the next requests.
+const KEPT_HEADS: usize = 16;
+/// A head is kept if it holds no more, bytes.
+const KEPT_HEAD_BYTES: usize = 4096;
+
+/// The part of a connection that an application writes its answers to.
+pub struct Core {
+    pub(super) limits: Arc<Limits>,
+    pub(super) now: Instant,
+    /// What is to leave, from `out_sent` on.
+    pub(crate) out: Vec<u8>,
+    pub(super) out_sent: usize,
+    pub(super) encoder: Encoder,
+    pub(super) peer: PeerSettings,
+    pub(super) streams: Streams,
+    pub(super) receive: ReceiveWindow,
+    pub(super) send_window: i64,
+    /// Streams with something to send, each once; the first is next.
+    pub(super) queue: VecDeque<StreamKey>,
+    /// Bytes that wait for windows.
+    pub(super) unsent: usize,
+    /// Streams whose bytes have all left and that may send more.
+    pub(super) drained: Vec<StreamKey>,
+    pub(super) buckets: Buckets,
+    heads: Vec<Arc<Head>>,
+}
+
+impl Core {
+    /// Writes what a server sends first (section 3.4).
+    pub(super) fn new(limits: Arc<Limits>, now: Instant) -> Self {
+        let mut out = Vec::new();
+        write_settings(
+            &mut out,
+            &[
+                (SettingId::HEADER_TABLE_SIZE, limits.header_table_bytes),
+                (
+                    SettingId::MAX_CONCURRENT_STREAMS,
+                    limits.max_concurrent_streams,
+                ),
+                (SettingId::INITIAL_WINDOW_SIZE, limits.stream_window_bytes),
+                (SettingId::MAX_FRAME_SIZE, Limits::MAX_FRAME_BYTES),
+                (
+                    SettingId::MAX_HEADER_LIST_SIZE,
+                    limits.max_header_list_bytes,
+                ),
+            ],
+        );
+        let more = limits
+            .connection_window_bytes
+            .saturating_sub(INITIAL_WINDOW_BYTES);
+        if more > 0 {
+            write_window_update(&mut out, 0, more);
+        }
+        Self {
+            now,
+            out,
+            out_sent: 0,
+            encoder: Encoder::default(),
+            peer: PeerSettings::default(),
+            streams: Streams::new(),
+            receive: ReceiveWindow::new(limits.connection_window_bytes),
+            send_window: i64::from(INITIAL_WINDOW_BYTES),
+            queue: VecDeque::new(),
+            unsent: 0,
+            drained: Vec::new(),
+            buckets: Buckets::new(),
+            heads: Vec::new(),
+            limits,
+        }
+    }
+
+    /// The limits.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The time of the current turn.
+    #[must_use]
+    pub const fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// True if the socket has taken enough for more to be produced.
+    #[inline]
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.out.len() - self.out_sent < self.limits.max_output_bytes
+    }
+
+    /// The socket took bytes. What is left moves to the front only when it is the
+    /// smaller part, so that small pieces cost what they hold.
+    #[inline]
+    pub(super) fn took(&mut self, count: usize) {
+        self.out_sent = self.out_sent.saturating_add(count);
+        if self.out_sent >= self.out.len() {
+            self.out.clear();
+            self.out_sent = 0;
+        } else if self.out_sent > self.out.len() / 2 {
+            self.out.drain(..self.out_sent);
+            self.out_sent = 0;
+        }
+    }
+
+    /// True if too much waits for the client's windows for any call to begin.
+    #[inline]
+    #[must_use]
+    pub fn is_clogged(&self) -> bool {
+        self.unsent >= self.limits.max_unsent_bytes
+    }
+
+    /// True if the stream has sent all that it was given, so that more may be
+    /// produced.
+    pub fn is_drained(&mut self, key: StreamKey) -> bool {
+        self.streams
+            .at(key)
+            .is_some_and(|stream| stream.unsent() == 0)
+    }
+
+    /// Ends a stream before its end (section 6.4).
+    pub fn reset(&mut self, key: StreamKey, code: ErrorCode) {
+        if self.streams.at(key).is_some() {
+            write_reset(&mut self.out, key.id, code);
+            self.close(key, Ending::ServerReset);
+        }
+    }
+
+    /// Section 5.1: identifiers of clients are odd, and used in order.
+    #[inline]
+    pub(super) const fn is_idle(&self, id: u32) -> bool {
+        id.is_multiple_of(2) || id > self.streams.last_id()
+    }
+
+    #[inline]
+    pub(super) fn close(&mut self, key: StreamKey, ending: Ending) {
+        self.unsent -= self.streams.close(key, ending);
+    }
+
+    pub(super) fn spend(&mut self, what: Abuse) -> Result<(), Fault> {
+        self.buckets.spend(what, &self.limits.abuse, self.now)
+    }
+
+    /// A head to decode into.
+    #[inline]
+    pub(super) fn take_head(&mut self) -> Arc<Head> {
+        self.heads.pop().unwrap_or_default()
+    }
+
+    /// Takes a head back whose call has ended.
+    #[inline]
+    pub fn recycle(&mut self, mut head: Arc<Head>) {
+        // The count first: most heads are in the cache, too, and a look is cheap.
+        if self.heads.len() < KEPT_HEADS
+            && Arc::strong_count(&head) == 1
+            && Arc::get_mut(&mut head)
+                .is_some_and(|head| head.fields.held_bytes() <= KEPT_HEAD_BYTES)
+        {
+            self.heads.push(head);
+        }
+    }
+
+    /// Gives back what an idle connection need not hold.
+    pub(super) fn release(&mut self) {
+        if self.streams.len() > 0 {
+            return;
+        }
+        self.streams.release();
+        self.heads = Vec::new();
+        self.queue = VecDeque::new();
+        self.drained = Vec::new();
+    }
+}

@@ -1,0 +1,301 @@
+//! RFC 9113, section 5.1: streams, their states and identifiers.
+//!
+//! | state of the RFC | here |
+//! |---|---|
+//! | idle | an identifier above the last one |
+//! | open | in the table, `remote_open` |
+//! | half-closed (remote) | in the table, not `remote_open` |
+//! | closed | not in the table; [`Ending`] says how, for the last few |
+//!
+//! Half-closed (local) lasts no longer than a call of a function: a server that
+//! has answered before the request's end resets the stream (section 8.1).
+
+use std::collections::VecDeque;
+
+use super::flow_control::ReceiveWindow;
+
+/// A stream's place in the table, good until the stream is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StreamKey {
+    pub(crate) slot: u32,
+    /// The stream's identifier: never used twice on a connection.
+    pub(crate) id: u32,
+}
+
+impl StreamKey {
+    /// The slot, for tables that run beside that of the streams.
+    #[inline]
+    pub(crate) const fn index(self) -> usize {
+        self.slot as usize
+    }
+}
+
+/// How a closed stream came to its end (section 5.1, "closed").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Both ends said so.
+    Ended,
+    /// The client reset it.
+    ClientReset,
+    /// The server reset it: frames may still be on their way.
+    ServerReset,
+}
+
+/// What comes after a stream's pending bytes.
+#[derive(Debug)]
+pub(super) enum Last {
+    /// Nothing yet: more content may come.
+    Open,
+    /// The end.
+    End,
+    /// Trailers, encoded without the dynamic table.
+    Trailers(Vec<u8>),
+}
+
+/// A stream that is open, or half-closed by the client.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) id: u32,
+    pub(super) remote_open: bool,
+    /// Section 5.2: what may be sent; settings can make it negative.
+    pub(super) send_window: i64,
+    pub(super) receive: ReceiveWindow,
+    /// Section 8.1.1: content that content-length still promises.
+    pub(super) promised: Option<u64>,
+    /// Content that waits for a window, from `sent` on.
+    pub(super) pending: Vec<u8>,
+    pub(super) sent: usize,
+    pub(super) last: Last,
+    /// In the queue of streams to send from.
+    pub(super) queued: bool,
+}
+
+impl Stream {
+    #[inline]
+    pub(super) const fn unsent(&self) -> usize {
+        self.pending.len() - self.sent
+    }
+}
+
+/// Streams that are closed and remembered. More are told apart from idle ones,
+/// and not from each other.
+const REMEMBERED: usize = 64;
+/// A slot's buffer is kept for the next stream if it holds no more, bytes.
+const KEPT_BYTES: usize = 4096;
+/// No slot: the mark of a stream that is closed.
+const GONE: u32 = u32::MAX;
+
+/// All streams of a connection.
+///
+/// Identifiers only grow (section 5.1.1), so those of the live streams are kept
+/// in order: a look-up is a binary search, and the newest are tried first. A
+/// peer cannot make it slower by its choice of identifiers.
+pub(super) struct Streams {
+    slots: Vec<Stream>,
+    free: Vec<u32>,
+    order: VecDeque<(u32, u32)>,
+    live: usize,
+    /// The last identifier that a client used; all below are used up.
+    last_id: u32,
+    endings: [(u32, Ending); REMEMBERED],
+    next_ending: usize,
+}
+
+impl Streams {
+    pub(super) const fn new() -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            order: VecDeque::new(),
+            live: 0,
+            last_id: 0,
+            endings: [(0, Ending::Ended); REMEMBERED],
+            next_ending: 0,
+        }
+    }
+
+    #[inline]
+    pub(super) const fn len(&self) -> usize {
+        self.live
+    }
+
+    pub(super) const fn last_id(&self) -> u32 {
+        self.last_id
+    }
+
+    /// Takes note of a new identifier, which is above the last.
+    #[inline]
+    pub(super) const fn used(&mut self, id: u32) {
+        self.last_id = id;
+    }
+
+    /// Opens a stream whose identifier is above that of every other.
+    pub(super) fn open(
+        &mut self,
+        id: u32,
+        remote_open: bool,
+        send_window: i64,
+        receive: ReceiveWindow,
+    ) -> StreamKey {
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                let stream = &mut self.slots[slot as usize];
+                stream.id = id;
+                stream.remote_open = remote_open;
+                stream.send_window = send_window;
+                stream.receive = receive;
+                slot
+            }
+            None => {
+                self.slots.push(Stream {
+                    id,
+                    remote_open,
+                    send_window,
+                    receive,
+                    promised: None,
+                    pending: Vec::new(),
+                    sent: 0,
+                    last: Last::Open,
+                    queued: false,
+                });
+                u32::try_from(self.slots.len() - 1).expect("there are fewer slots than identifiers")
+            }
+        };
+        self.order.push_back((id, slot));
+        self.live += 1;
+        StreamKey { slot, id }
+    }
+
+    /// The live stream with an identifier.
+    #[inline]
+    pub(super) fn find(&self, id: u32) -> Option<StreamKey> {
+        let slot = match self.order.back() {
+            Some(&(last, slot)) if last == id => slot,
+            _ => self.order[self.place(id)?].1,
+        };
+        (slot != GONE).then_some(StreamKey { slot, id })
+    }
+
+    fn place(&self, id: u32) -> Option<usize> {
+        self.order.binary_search_by_key(&id, |&(id, _)| id).ok()
+    }
+
+    #[inline]
+    pub(super) fn at(&mut self, key: StreamKey) -> Option<&mut Stream> {
+        self.slots
+            .get_mut(key.index())
+            .filter(|stream| stream.id == key.id)
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = StreamKey> {
+        self.order
+            .iter()
+            .filter(|(_, slot)| *slot != GONE)
+            .map(|&(id, slot)| StreamKey { slot, id })
+    }
+
+    /// Closes a stream. Returns how many bytes it had not sent.
+    pub(super) fn close(&mut self, key: StreamKey, ending: Ending) -> usize {
+        let Some(stream) = self.at(key) else {
+            return 0;
+        };
+        let unsent = stream.unsent();
+        stream.id = 0;
+        stream.promised = None;
+        stream.sent = 0;
+        stream.last = Last::Open;
+        stream.queued = false;
+        stream.pending.clear();
+        if stream.pending.capacity() > KEPT_BYTES {
+            stream.pending = Vec::new();
+        }
+        self.free.push(key.slot);
+        self.live -= 1;
+        self.remember(key.id, ending);
+        match self.order.back_mut() {
+            Some(last) if last.0 == key.id => last.1 = GONE,
+            _ => {
+                if let Some(place) = self.place(key.id) {
+                    self.order[place].1 = GONE;
+                }
+            }
+        }
+        self.compact();
+        unsent
+    }
+
+    fn compact(&mut self) {
+        while self.order.back().is_some_and(|&(_, slot)| slot == GONE) {
+            self.order.pop_back();
+        }
+        if self.order.len() > 2 * self.live + 32 {
+            self.order.retain(|&(_, slot)| slot != GONE);
+        }
+    }
+
+    /// Gives the memory of closed streams back.
+    pub(super) fn release(&mut self) {
+        if self.live == 0 {
+            self.slots = Vec::new();
+            self.free = Vec::new();
+            self.order = VecDeque::new();
+        }
+    }
+
+    /// Takes note of how a stream that is not in the table ended.
+    #[inline]
+    pub(super) const fn remember(&mut self, id: u32, ending: Ending) {
+        self.endings[self.next_ending] = (id, ending);
+        self.next_ending = (self.next_ending + 1) % REMEMBERED;
+    }
+
+    /// The client reset a stream that was closed before: it sends nothing more on
+    /// it.
+    pub(super) fn reset_by_client(&mut self, id: u32) {
+        for known in &mut self.endings {
+            if known.0 == id {
+                known.1 = Ending::ClientReset;
+            }
+        }
+    }
+
+    /// How a closed stream ended, if it is among the last few.
+    pub(super) fn ending(&self, id: u32) -> Option<Ending> {
+        self.endings
+            .iter()
+            .find_map(|&(each, ending)| (each == id).then_some(ending))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Random;
+
+    #[test]
+    fn streams_are_found_until_they_are_closed() {
+        let mut random = Random::new(3);
+        let mut streams = Streams::new();
+        let mut live: Vec<StreamKey> = Vec::new();
+        let mut next = 1;
+        for _ in 0..20_000 {
+            if live.len() < 100 && random.below(2) == 0 {
+                streams.used(next);
+                live.push(streams.open(next, true, 0, ReceiveWindow::new(0)));
+                next += 2 * u32::try_from(1 + random.below(3)).unwrap();
+            } else if !live.is_empty() {
+                let key = live.swap_remove(random.below(live.len()));
+                streams.close(key, Ending::Ended);
+                assert_eq!(streams.find(key.id), None);
+                assert!(streams.at(key).is_none());
+                assert_eq!(streams.ending(key.id), Some(Ending::Ended));
+            }
+            assert_eq!(streams.len(), live.len());
+            for &key in &live {
+                assert_eq!(streams.find(key.id), Some(key));
+            }
+            assert!(streams.order.len() <= 2 * live.len() + 32);
+        }
+        assert!(streams.slots.len() <= 100);
+    }
+}

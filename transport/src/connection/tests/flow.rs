@@ -1,0 +1,147 @@
+//! Sections 5.2 and 6.9: flow control.
+
+use super::*;
+
+fn update(stream: u32, by: u32) -> Vec<u8> {
+    let mut out = Vec::new();
+    write_window_update(&mut out, stream, by);
+    out
+}
+
+fn settings(window: u32) -> Vec<u8> {
+    let mut out = Vec::new();
+    write_settings(&mut out, &[(SettingId::INITIAL_WINDOW_SIZE, window)]);
+    out
+}
+
+#[test]
+fn content_waits_for_the_windows() {
+    let mut connection = greeted(Limits::default());
+    let mut check = |bytes: Vec<u8>, expected: &[&str]| {
+        receive(&mut connection, &bytes);
+        assert_eq!(output(&mut connection), expected);
+    };
+    check(settings(2), &["settings ack"]);
+    let request = [headers(1, End::Open), data(1, b"abcdefgh", End::Stream)].concat();
+    check(request, &["1 headers false", "1 data 2 false"]);
+    check(update(0, 100), &[]);
+    check(update(1, 1), &["1 data 1 false"]);
+    // 2 to 1 makes the stream's window -1.
+    check(settings(1), &["settings ack"]);
+    check(update(1, 1), &[]);
+    check(update(1, 1), &["1 data 1 false"]);
+    check(settings(3), &["settings ack", "1 data 2 false"]);
+    check(update(1, 50), &["1 data 2 false", "1 headers true"]);
+}
+
+#[test]
+fn streams_share_the_connections_window_in_turns() {
+    let mut connection = greeted(Limits::default());
+    let _ = output(&mut connection);
+    receive(&mut connection, &settings(1 << 20));
+    let body = vec![7; 16_384];
+    let mut all = Vec::new();
+    for stream in [1, 3] {
+        all.extend(headers(stream, End::Open));
+        for part in 0..4 {
+            let end = if part == 3 { End::Stream } else { End::Open };
+            all.extend(data(stream, &body, end));
+        }
+    }
+    receive(&mut connection, &all);
+    let first: Vec<String> = output(&mut connection)
+        .into_iter()
+        .filter(|frame| frame.contains("data"))
+        .collect();
+    let expected = [
+        "1 data 16384 false",
+        "3 data 16384 false",
+        "1 data 16384 false",
+        "3 data 16383 false",
+    ];
+    assert_eq!(first, expected);
+    receive(&mut connection, &update(0, 1 << 20));
+    let rest: Vec<String> = output(&mut connection)
+        .into_iter()
+        .filter(|frame| frame.contains("data"))
+        .collect();
+    assert_eq!(
+        rest[..3],
+        [
+            "1 data 16384 false",
+            "3 data 16384 false",
+            "1 data 16384 false"
+        ]
+    );
+}
+
+#[test]
+fn windows_are_opened_again_when_half_is_read() {
+    let mut connection = greeted(Limits {
+        stream_window_bytes: 65_535,
+        ..Limits::default()
+    });
+    receive(&mut connection, &headers(1, End::Open));
+    for _ in 0..2 {
+        receive(&mut connection, &data(1, &[0; 16_383], End::Open));
+    }
+    assert!(output(&mut connection).is_empty());
+    receive(&mut connection, &data(1, &[0; 1], End::Open));
+    assert_eq!(output(&mut connection), ["1 window 32767"]);
+    connection.app().silent = true;
+    let key = connection.core.streams.find(1).unwrap();
+    assert!(
+        connection
+            .core
+            .streams
+            .at(key)
+            .unwrap()
+            .receive
+            .take(65_535)
+    );
+    receive(&mut connection, &data(1, &[0; 1], End::Open));
+    assert_eq!(output(&mut connection), ["1 FLOW_CONTROL_ERROR"]);
+}
+
+#[test]
+fn the_connections_window_is_kept() {
+    let mut connection = greeted(Limits {
+        connection_window_bytes: 65_535,
+        ..Limits::default()
+    });
+    connection.app().silent = true;
+    let mut bytes = Vec::new();
+    // Streams that are refused count, too, and are read at once.
+    for stream in 0..40 {
+        bytes.extend(headers(2 * stream + 1, End::Open));
+        bytes.extend(data(2 * stream + 1, &[0; 16_000], End::Open));
+    }
+    receive(&mut connection, &bytes);
+    let out = output(&mut connection);
+    assert!(
+        out.iter().all(|frame| frame.starts_with("0 window")),
+        "{out:?}"
+    );
+    assert!(connection.is_alive());
+}
+
+#[test]
+fn an_initial_window_may_not_overflow_a_streams() {
+    let mut connection = greeted(Limits::default());
+    receive(&mut connection, &headers(1, End::Open));
+    receive(&mut connection, &update(1, (1 << 31) - 1 - 65_535));
+    receive(&mut connection, &settings(65_536));
+    assert_eq!(output(&mut connection), ["goaway 1 FLOW_CONTROL_ERROR"]);
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_dropped_in_time() {
+    let mut connection = greeted(Limits::default());
+    receive(&mut connection, &settings(0));
+    let _ = output(&mut connection);
+    let request = [headers(1, End::Open), data(1, b"abc", End::Stream)].concat();
+    receive_at(&mut connection, &request, Duration::from_secs(70));
+    let _ = output(&mut connection);
+    assert!(connection.on_time(at(129_999)));
+    assert!(!connection.on_time(at(130_000)));
+}

@@ -1,0 +1,381 @@
+//! A call from its head to its handler.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::message::{self, Progress};
+use super::reply::{Reply, Sent};
+use super::request::{Route, of_typed_lane};
+use super::status::{Code, Status};
+use super::waiting::WaitingCall;
+use super::wakes::Wakes;
+use super::{Handler, Outcome, Request};
+use crate::connection::{Application, Core, End, StreamKey};
+use crate::general::{GeneralCall, GeneralLane};
+use crate::hpack::Fields;
+use crate::message::Head;
+
+/// Buffers of requests in parts that are kept for the next.
+const KEPT_BUFFERS: usize = 32;
+/// A buffer is kept if it holds no more, bytes.
+const KEPT_BUFFER_BYTES: usize = 4096;
+
+/// The calls of a connection: gRPC by the handler, all else by the general lane.
+pub struct Rpc<H: Handler, L: GeneralLane> {
+    pub(super) handler: H,
+    general: L,
+    /// By the slots of the streams.
+    pub(super) calls: Vec<Option<Call<H, L>>>,
+    pub(super) wakes: Arc<Wakes>,
+    /// Calls to be polled, although none of them was woken.
+    pub(super) ready: Vec<StreamKey>,
+    /// Calls that wait or stream.
+    pub(super) waiting: usize,
+    /// No call's time is over before.
+    pub(super) next_deadline: Option<Instant>,
+    /// Bytes of requests that are not complete.
+    assembled: usize,
+    buffers: Vec<Vec<u8>>,
+}
+
+pub(super) struct Call<H: Handler, L: GeneralLane> {
+    pub(super) id: u32,
+    pub(super) state: State<H, L>,
+}
+
+/// What is rare is boxed: a call that is answered at once is moved about.
+pub(super) enum State<H: Handler, L: GeneralLane> {
+    /// The request is not complete.
+    Gathering(Gathering<H::Method>),
+    /// The handler waits, or streams.
+    Waiting(Box<WaitingCall<H::Waiting>>),
+    /// The general lane has it.
+    General(Box<GeneralCall<L>>),
+}
+
+pub(super) struct Gathering<M> {
+    head: Arc<Head>,
+    method: M,
+    received: Instant,
+    deadline: Option<Instant>,
+    /// When the request must be complete.
+    until: Option<Instant>,
+    content: Vec<u8>,
+}
+
+impl<H: Handler, L: GeneralLane> Rpc<H, L> {
+    /// The calls of a new connection.
+    pub fn new(handler: H, general: L) -> Self {
+        Self {
+            handler,
+            general,
+            calls: Vec::new(),
+            wakes: Arc::default(),
+            ready: Vec::new(),
+            waiting: 0,
+            next_deadline: None,
+            assembled: 0,
+            buffers: Vec::new(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn put(&mut self, key: StreamKey, state: State<H, L>) {
+        let index = key.index();
+        if index >= self.calls.len() {
+            self.calls.resize_with(index + 1, || None);
+        }
+        self.calls[index] = Some(Call { id: key.id, state });
+    }
+
+    /// The call of a stream. An older one in the same slot is none of it.
+    #[inline]
+    pub(super) fn call_at(&mut self, key: StreamKey) -> Option<&mut State<H, L>> {
+        match self.calls.get_mut(key.index())? {
+            Some(call) if call.id == key.id => Some(&mut call.state),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    pub(super) fn take(&mut self, key: StreamKey) -> Option<State<H, L>> {
+        self.call_at(key)?;
+        let call = self.calls.get_mut(key.index())?.take()?;
+        if let State::Waiting(_) | State::General(_) = call.state {
+            self.waiting -= 1;
+        }
+        Some(call.state)
+    }
+
+    #[inline]
+    pub(super) fn expects(&mut self, deadline: Option<Instant>) {
+        if let Some(at) = deadline
+            && self.next_deadline.is_none_or(|next| at < next)
+        {
+            self.next_deadline = Some(at);
+        }
+    }
+
+    /// Part of a request's content came for a call that gathers it.
+    #[inline]
+    fn gather(&mut self, core: &mut Core, key: StreamKey, data: &[u8], end: End) {
+        let max_bytes = core.limits().max_message_bytes;
+        let Some(State::Gathering(mut call)) = self.take(key) else {
+            return;
+        };
+        // Without the bytes that this call holds already.
+        self.assembled -= call.content.len();
+        let whole = if call.content.is_empty() && end == End::Stream {
+            data
+        } else {
+            if call.content.capacity() == 0 {
+                call.content = self.buffers.pop().unwrap_or_default();
+            }
+            call.content.extend_from_slice(data);
+            &call.content
+        };
+        let status = match (message::read(whole, max_bytes), end) {
+            (Err(status), _) => status,
+            (Ok(Progress::Complete(message)), End::Stream) => {
+                self.dispatch(core, key, &call, message);
+                return self.forget(core, call);
+            }
+            (Ok(Progress::Incomplete), End::Stream) => message::cut_short(whole),
+            (Ok(_), End::Open) => {
+                self.assembled += call.content.len();
+                if self.assembled <= core.limits().max_assembly_bytes {
+                    return self.put(key, State::Gathering(call));
+                }
+                self.assembled -= call.content.len();
+                let why = "the connection has too much of requests that are not complete";
+                Status::new(Code::RESOURCE_EXHAUSTED, why)
+            }
+        };
+        Reply::new(core, key, &mut Sent::default()).end(&status);
+        self.forget(core, call);
+    }
+
+    /// Keeps what the next call can use.
+    #[inline]
+    fn forget(&mut self, core: &mut Core, call: Gathering<H::Method>) {
+        core.recycle(call.head);
+        let mut content = call.content;
+        if (1..=KEPT_BUFFER_BYTES).contains(&content.capacity())
+            && self.buffers.len() < KEPT_BUFFERS
+        {
+            content.clear();
+            self.buffers.push(content);
+        }
+    }
+
+    /// Has the handler answer.
+    #[inline]
+    fn dispatch(
+        &mut self,
+        core: &mut Core,
+        key: StreamKey,
+        call: &Gathering<H::Method>,
+        message: &[u8],
+    ) {
+        let mut sent = Sent::default();
+        let refused = if core.is_clogged() {
+            let why = "too much waits for this client to read it";
+            Some(Status::new(Code::RESOURCE_EXHAUSTED, why))
+        } else if call.deadline.is_some_and(|at| at <= core.now()) {
+            Some(deadline_exceeded())
+        } else {
+            None
+        };
+        let mut reply = Reply::new(core, key, &mut sent);
+        if let Some(status) = refused {
+            return reply.end(&status);
+        }
+        let request = Request {
+            method: &call.method,
+            head: &call.head,
+            message,
+            received: call.received,
+            deadline: call.deadline,
+        };
+        let handler = &mut self.handler;
+        let outcome = catch_unwind(AssertUnwindSafe(|| handler.call(request, &mut reply)));
+        match outcome {
+            Ok(Outcome::Done(status)) => reply.end(&status),
+            Ok(Outcome::Waits(waiting)) => {
+                let call = WaitingCall::new(waiting, sent, call.deadline, self.wakes.waker(key));
+                self.expects(call.deadline);
+                self.waiting += 1;
+                self.put(key, State::Waiting(Box::new(call)));
+                self.ready.push(key);
+            }
+            Err(_) => reply.end(&panicked()),
+        }
+    }
+}
+
+impl<H: Handler, L: GeneralLane> Application for Rpc<H, L> {
+    type Route = Route<H::Method>;
+
+    fn route(&mut self, head: &Head) -> Self::Route {
+        let typed =
+            of_typed_lane(head).and_then(|timeout| Some((self.handler.route(head)?, timeout)));
+        match typed {
+            Some((method, timeout)) => Route::Typed { method, timeout },
+            None => Route::General,
+        }
+    }
+
+    #[inline]
+    fn request(
+        &mut self,
+        core: &mut Core,
+        key: StreamKey,
+        head: Arc<Head>,
+        route: Self::Route,
+        end: End,
+    ) {
+        let now = core.now();
+        match route {
+            Route::Typed { method, timeout } => {
+                let deadline = timeout.and_then(|timeout| now.checked_add(timeout));
+                let until = now.checked_add(core.limits().times.request);
+                let until = until.into_iter().chain(deadline).min();
+                self.expects(until);
+                let call = Gathering {
+                    head,
+                    method,
+                    received: now,
+                    deadline,
+                    until,
+                    content: Vec::new(),
+                };
+                self.put(key, State::Gathering(call));
+                if end == End::Stream {
+                    self.gather(core, key, &[], end);
+                }
+            }
+            Route::General => {
+                let waker = self.wakes.waker(key);
+                let call = GeneralCall::new(&self.general, &head, end, waker);
+                core.recycle(head);
+                self.waiting += 1;
+                self.put(key, State::General(Box::new(call)));
+                self.ready.push(key);
+            }
+        }
+    }
+
+    #[inline]
+    fn data(&mut self, core: &mut Core, key: StreamKey, data: &[u8], end: End) {
+        match self.call_at(key) {
+            Some(State::General(call)) => {
+                // What it reads of it opens the window again.
+                call.receive(data, end);
+                self.ready.push(key);
+            }
+            Some(State::Gathering(_)) => {
+                core.consumed(key, u32::try_from(data.len()).unwrap_or(u32::MAX));
+                self.gather(core, key, data, end);
+            }
+            Some(State::Waiting(_)) | None => {
+                core.consumed(key, u32::try_from(data.len()).unwrap_or(u32::MAX));
+            }
+        }
+    }
+
+    fn trailers(&mut self, core: &mut Core, key: StreamKey, trailers: &Fields) {
+        match self.call_at(key) {
+            Some(State::General(call)) => {
+                call.receive_trailers(trailers);
+                self.ready.push(key);
+            }
+            // gRPC has no trailers in requests.
+            Some(State::Gathering(_)) => self.gather(core, key, &[], End::Stream),
+            Some(State::Waiting(_)) | None => {}
+        }
+    }
+
+    fn drained(&mut self, _: &mut Core, key: StreamKey) {
+        if self.call_at(key).is_some() {
+            self.ready.push(key);
+        }
+    }
+
+    fn gone(&mut self, core: &mut Core, key: StreamKey) {
+        match self.take(key) {
+            Some(State::Gathering(call)) => {
+                self.assembled -= call.content.len();
+                self.forget(core, call);
+            }
+            Some(State::General(call)) => core.consumed(key, call.unread()),
+            Some(State::Waiting(_)) | None => {}
+        }
+    }
+}
+
+impl<H: Handler, L: GeneralLane> Rpc<H, L> {
+    /// Ends a call of the typed lane with a status.
+    pub(super) fn fail(&mut self, core: &mut Core, key: StreamKey, status: &Status) {
+        match self.take(key) {
+            Some(State::Gathering(call)) => {
+                Reply::new(core, key, &mut Sent::default()).end(status);
+                self.assembled -= call.content.len();
+                self.forget(core, call);
+            }
+            Some(State::Waiting(mut call)) => {
+                Reply::new(core, key, &mut call.sent).end(status);
+            }
+            Some(State::General(_)) | None => {}
+        }
+    }
+
+    /// Gives back the memory of calls that there were. There must be none now.
+    pub fn release(&mut self) {
+        if self.calls.iter().all(Option::is_none) {
+            self.calls = Vec::new();
+            self.buffers = Vec::new();
+        }
+    }
+
+    /// Ends the calls whose time is over.
+    pub fn on_time(&mut self, core: &mut Core) {
+        let now = core.now();
+        if self.next_deadline.is_none_or(|next| next > now) {
+            return;
+        }
+        self.next_deadline = None;
+        for slot in 0..self.calls.len() {
+            let Some(call) = &self.calls[slot] else {
+                continue;
+            };
+            let deadline = match &call.state {
+                State::Gathering(call) => call.until,
+                State::Waiting(call) => call.deadline,
+                State::General(_) => None,
+            };
+            if deadline.is_some_and(|at| at <= now) {
+                let slot = u32::try_from(slot).unwrap_or(u32::MAX);
+                let key = StreamKey { slot, id: call.id };
+                self.fail(core, key, &deadline_exceeded());
+            } else {
+                self.expects(deadline);
+            }
+        }
+    }
+
+    /// When [`Self::on_time`] has something to do, at the earliest.
+    #[inline]
+    #[must_use]
+    pub const fn next_time(&self) -> Option<Instant> {
+        self.next_deadline
+    }
+}
+
+pub(super) const fn deadline_exceeded() -> Status {
+    Status::new(Code::DEADLINE_EXCEEDED, "the deadline has passed")
+}
+
+pub(super) const fn panicked() -> Status {
+    Status::new(Code::INTERNAL, "the server failed at this call")
+}

@@ -1,0 +1,110 @@
+//! gRPC over HTTP/2, as a server, on the typed lane: unary calls and server
+//! streams whose messages are decoded and encoded by the handler itself.
+//!
+//! A call whose handler is ready at once is answered where its last frame was
+//! read: the handler borrows the head and the message from the connection, and
+//! writes its answer into the connection's output. No task, channel, lock or
+//! waker is involved, and no memory is allocated.
+//!
+//! | file | part of the specification |
+//! |---|---|
+//! | `request.rs` | Requests |
+//! | `message.rs` | Length-Prefixed-Message |
+//! | `reply.rs` | Responses |
+//! | `status.rs` | Status, Status-Message, Status-Details |
+//! | `calls.rs` | a call from its head to its handler |
+//! | `waiting.rs` | calls whose handlers wait, and server streams |
+//! | `wakes.rs` | which of them can go on |
+
+mod calls;
+mod message;
+mod reply;
+mod request;
+mod status;
+mod waiting;
+mod wakes;
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+pub use calls::Rpc;
+pub use reply::Reply;
+pub use request::Route;
+pub use status::{Code, Status};
+
+use crate::message::Head;
+
+/// Answers the calls of one connection.
+pub trait Handler {
+    /// What a head leads to, apart from its deadline: a method, and whatever
+    /// else follows from the head alone. Cloned for each call.
+    type Method: Clone;
+    /// A call that waits, or streams.
+    type Waiting: Waiting;
+
+    /// The method of a gRPC call. `None`: the general lane takes it.
+    ///
+    /// Asked once for a head that comes again and again.
+    fn route(&mut self, head: &Head) -> Option<Self::Method>;
+
+    /// Answers a call whose request is complete.
+    ///
+    /// A panic ends the call with `INTERNAL`.
+    fn call(
+        &mut self,
+        request: Request<'_, Self::Method>,
+        reply: &mut Reply<'_>,
+    ) -> Outcome<Self::Waiting>;
+}
+
+/// A call, borrowed from its connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a, M> {
+    /// What is called.
+    pub method: &'a M,
+    /// The head. A handler that waits may keep a clone.
+    pub head: &'a Arc<Head>,
+    /// The message, without its prefix.
+    pub message: &'a [u8],
+    /// When the head came.
+    pub received: Instant,
+    /// When the caller gives up. The transport ends the call then.
+    pub deadline: Option<Instant>,
+}
+
+/// What became of a call.
+#[derive(Debug)]
+pub enum Outcome<W> {
+    /// It is answered.
+    Done(Status),
+    /// It waits, or streams: it is polled, first before the turn ends.
+    Waits(W),
+}
+
+/// A call that waits, or a stream of messages.
+pub trait Waiting {
+    /// Goes on. Dropped when the caller goes away or the deadline passes.
+    ///
+    /// Not polled while what it has sent waits for the client: so a stream that
+    /// is not read stops.
+    fn poll(&mut self, cx: &mut Context<'_>, reply: &mut Reply<'_>) -> Poll<Step>;
+}
+
+/// How far a waiting call went.
+#[derive(Debug)]
+pub enum Step {
+    /// It sent something, and has more.
+    More,
+    /// It ended.
+    End(Status),
+}
+
+impl<W: Waiting + ?Sized> Waiting for Box<W> {
+    fn poll(&mut self, cx: &mut Context<'_>, reply: &mut Reply<'_>) -> Poll<Step> {
+        (**self).poll(cx, reply)
+    }
+}
+
+#[cfg(test)]
+mod tests;

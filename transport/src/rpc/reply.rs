@@ -1,0 +1,101 @@
+//! gRPC over HTTP/2, "Responses": written as the handler makes them.
+
+use super::message::{PREFIX_BYTES, write_prefix};
+use super::status::Status;
+use crate::connection::{BlockWriter, Core, DataMark, End, StreamKey};
+use crate::hpack::{Repeated, write_literal};
+
+/// What of a response was sent, and what is to go with its head and trailers.
+#[derive(Debug, Default)]
+pub(super) struct Sent {
+    headers: bool,
+    /// Literals, encoded. Empty, and without memory, for nearly every call.
+    metadata: Vec<u8>,
+    trailers: Vec<u8>,
+}
+
+/// Where a handler writes its answer: straight into the connection's output.
+pub struct Reply<'a> {
+    core: &'a mut Core,
+    key: StreamKey,
+    sent: &'a mut Sent,
+    /// The message that is being written.
+    open: Option<DataMark>,
+}
+
+impl<'a> Reply<'a> {
+    #[inline]
+    pub(super) const fn new(core: &'a mut Core, key: StreamKey, sent: &'a mut Sent) -> Self {
+        Self {
+            core,
+            key,
+            sent,
+            open: None,
+        }
+    }
+
+    /// Adds to the response's headers; without effect after the first message.
+    /// `name` is in lower case.
+    pub fn metadata(&mut self, name: &[u8], value: &[u8]) {
+        write_literal(&mut self.sent.metadata, name, value);
+    }
+
+    /// Adds to the response's trailers. `name` is in lower case.
+    pub fn trailer(&mut self, name: &[u8], value: &[u8]) {
+        write_literal(&mut self.sent.trailers, name, value);
+    }
+
+    /// Sends a message: `encode` appends it to what it is given, and leaves what
+    /// is there.
+    #[inline]
+    pub fn message(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
+        if !self.sent.headers {
+            self.sent.headers = true;
+            let metadata = &self.sent.metadata;
+            self.core.send_headers(self.key, End::Open, |block| {
+                head(block);
+                block.literals(metadata);
+            });
+        }
+        // Kept here, so that a panic in `encode` leaves no half of a frame.
+        self.open = Some(self.core.begin_data());
+        let out = self.core.output();
+        let start = out.len();
+        out.extend_from_slice(&[0; PREFIX_BYTES]);
+        encode(out);
+        write_prefix(out, start);
+        if let Some(mark) = self.open.take() {
+            self.core.end_data(self.key, mark);
+        }
+    }
+
+    /// Ends the response; as "Trailers-Only" if nothing was sent before.
+    #[inline]
+    pub(super) fn end(mut self, status: &Status) {
+        if let Some(mark) = self.open.take() {
+            self.core.drop_data(mark);
+        }
+        let Self {
+            core, key, sent, ..
+        } = self;
+        let write = |block: &mut BlockWriter<'_>| {
+            status.write(block);
+            block.literals(&sent.trailers);
+        };
+        if sent.headers {
+            core.send_trailers(key, write);
+        } else {
+            core.send_headers(key, End::Stream, |block| {
+                head(block);
+                block.literals(&sent.metadata);
+                write(block);
+            });
+        }
+    }
+}
+
+#[inline]
+fn head(block: &mut BlockWriter<'_>) {
+    block.status(200);
+    block.repeated(Repeated::ContentTypeGrpc);
+}
