@@ -25,8 +25,8 @@ const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static(
 pub(crate) struct OriginPolicy {
     /// Origins whose pages may call, as they were configured.
     pub(crate) allowed: Vec<String>,
-    /// Anonymous calls are answered on loopback without anybody having asked
-    /// for it: then a page of the web must not be able to make them.
+    /// Anonymous calls are answered on loopback: then a page of the web must not
+    /// be able to make them under a name of its own.
     pub(crate) guard_host: bool,
 }
 
