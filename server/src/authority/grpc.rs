@@ -18,7 +18,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use sha2::{Digest as _, Sha256};
 
-use super::remote::{Ask, AskError, Verdict};
+use super::remote::{Ask, AskError, Verdict, margin};
 use super::{Grant, whole_account};
 use crate::clock;
 use crate::config::RemoteAccounts;
@@ -27,9 +27,9 @@ use crate::tls;
 
 /// Calls in flight on the one connection.
 const MAX_IN_FLIGHT: usize = 1024;
-/// The Accounts server is given less than the caller has left, so that its
-/// refusal can still travel: a tenth, at most this.
-const MAX_MARGIN: Duration = Duration::from_millis(20);
+/// `grpc-timeout` travels in whole milliseconds, rounded down: the callee's time
+/// may be up this much before ours.
+const TIMEOUT_UNIT: Duration = Duration::from_millis(1);
 
 /// A client of an Accounts server.
 pub(crate) struct GrpcAsker(Arc<Inner>);
@@ -138,9 +138,12 @@ impl Ask for GrpcAsker {
 
 impl Inner {
     async fn ask(&self, secret: String, limit: Duration) -> Result<Verdict, AskError> {
-        let given = limit.saturating_sub((limit / 10).min(MAX_MARGIN));
-        let options = || CallOptions::default().with_timeout(given);
         let asked_at = clock::instant();
+        let times_up = asked_at + limit.saturating_sub(margin(limit));
+        let options = || {
+            let left = times_up.saturating_duration_since(clock::instant());
+            CallOptions::default().with_timeout(left)
+        };
         if !self.knows_only_talk.load(Ordering::Relaxed) {
             let request = accounts_v1::VerifyTokenRequest {
                 secret: secret.clone(),
@@ -156,7 +159,7 @@ impl Inner {
                 {
                     self.knows_only_talk.store(true, Ordering::Relaxed);
                 }
-                Err(error) => return no_answer(&error),
+                Err(error) => return no_answer(&error, times_up),
             }
         }
         let request = talk::GetByTokenReq {
@@ -178,9 +181,9 @@ impl Inner {
             // again.
             Err(error) if error.code == ErrorCode::Unimplemented => {
                 self.knows_only_talk.store(false, Ordering::Relaxed);
-                no_answer(&error)
+                no_answer(&error, times_up)
             }
-            Err(error) => no_answer(&error),
+            Err(error) => no_answer(&error, times_up),
         }
     }
 }
@@ -197,8 +200,9 @@ impl Inner {
 }
 
 /// What an error says of the token. A refusal of *our* credential is no word
-/// about the caller's.
-fn no_answer(error: &ConnectError) -> Result<Verdict, AskError> {
+/// about the caller's. A callee whose time is up may say so, or just reset the
+/// stream (grpc-go does either, as it happens): both mean the same.
+fn no_answer(error: &ConnectError, times_up: Instant) -> Result<Verdict, AskError> {
     match error.code {
         ErrorCode::NotFound => Ok(Verdict::Unknown),
         ErrorCode::Unauthenticated | ErrorCode::PermissionDenied => {
@@ -207,6 +211,7 @@ fn no_answer(error: &ConnectError) -> Result<Verdict, AskError> {
             Err(AskError::Unavailable(why.into()))
         }
         ErrorCode::DeadlineExceeded => Err(AskError::TimedOut),
+        _ if clock::instant() + TIMEOUT_UNIT >= times_up => Err(AskError::TimedOut),
         code => Err(AskError::Unavailable(format!(
             "{}: {}",
             code.as_str(),

@@ -38,6 +38,8 @@ const MAX_ANSWERS: usize = 100_000;
 /// Most refusals kept; apart from the answers, so that guessing tokens pushes
 /// out nobody else's.
 const MAX_REFUSALS: usize = 10_000;
+/// Most that [`margin`] takes off.
+const MAX_MARGIN: Duration = Duration::from_millis(20);
 /// Most flights that one call starts or joins.
 const MAX_FLIGHTS_PER_CALL: usize = 3;
 
@@ -60,7 +62,14 @@ pub(crate) enum AskError {
     Unavailable(String),
 }
 
-/// Asks once. `limit` bounds the call, and goes with it.
+/// By how much the Accounts server is given less than the `limit` of a call, so
+/// that its refusal can still travel.
+pub(super) fn margin(limit: Duration) -> Duration {
+    (limit / 10).min(MAX_MARGIN)
+}
+
+/// Asks once. `limit` bounds the call, and goes with it less a [`margin`]: a
+/// callee may say that the time is up by so much before it is.
 pub(crate) trait Ask: Send + Sync + 'static {
     fn ask(&self, secret: String, limit: Duration)
     -> BoxFuture<'static, Result<Verdict, AskError>>;
@@ -142,8 +151,10 @@ impl Remote {
         deadline: Option<Instant>,
     ) -> Result<Arc<Grant>, Failure> {
         let digest: TokenDigest = Sha256::digest(secret.as_bytes()).into();
-        let patience = clock::instant() + ACCOUNTS_TIMEOUT;
+        let now = clock::instant();
+        let patience = now + ACCOUNTS_TIMEOUT;
         let give_up = deadline.map_or(patience, |at| at.min(patience));
+        let too_late = give_up - margin(give_up.saturating_duration_since(now));
         for _ in 0..MAX_FLIGHTS_PER_CALL {
             let flight = match self.lookup(digest, secret, give_up) {
                 Lookup::Known(answer) => return answer,
@@ -157,11 +168,11 @@ impl Remote {
                 Ok(Ok(Verdict::Unknown)) => return Err(token_invalid()),
                 Ok(Err(AskError::Unavailable(why))) => return self.stale(digest, &why),
                 // The flight ended with the time of the caller that began it.
-                Ok(Err(AskError::TimedOut)) if clock::instant() < give_up => {}
+                Ok(Err(AskError::TimedOut)) if clock::instant() < too_late => {}
                 Ok(Err(AskError::TimedOut)) | Err(_) => break,
             }
         }
-        if deadline.is_some_and(|at| at <= clock::instant()) {
+        if deadline.is_some_and(|at| at <= patience) && clock::instant() >= too_late {
             let message = "the deadline passed while the Accounts server was asked";
             return Err(Failure::new(Reason::NotStarted, message));
         }

@@ -19,6 +19,8 @@ enum Answering {
     No,
     /// Cannot be reached.
     Away,
+    /// Says that the time is up as soon as its own is.
+    Punctual,
 }
 
 #[derive(Default)]
@@ -74,6 +76,10 @@ impl Ask for Script {
                     }
                     Answering::No => Ok(Verdict::Unknown),
                     Answering::Away => Err(AskError::Unavailable("away".into())),
+                    Answering::Punctual => {
+                        tokio::time::sleep(limit - margin(limit)).await;
+                        Err(AskError::TimedOut)
+                    }
                 }
             };
             let answer = tokio::time::timeout(limit, answer).await;
@@ -240,6 +246,16 @@ async fn a_caller_with_time_left_starts_a_flight_again_that_ended_for_another() 
     assert_eq!(reason(&hasty), Some(Reason::NotStarted));
     assert_eq!(reason(&patient), None);
     assert_eq!(seen.asked.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_accounts_server_that_says_the_time_is_up_is_not_asked_again() {
+    for time in [ms(500), ms(100), ms(7)] {
+        let (remote, seen) = remote(&[Answering::Punctual]);
+        let result = ask(&remote, time).await;
+        assert_eq!(reason(&result), Some(Reason::NotStarted), "{time:?}");
+        assert_eq!(seen.asked.load(Ordering::Relaxed), 1, "{time:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
