@@ -21,7 +21,7 @@ use crate::authority::{Anonymous, Authority};
 use crate::clock::{self, Clock};
 use crate::config::{Config, Listen};
 use crate::core::Core;
-use crate::edge::Edge;
+use crate::edge::Protocols;
 use crate::gauge::Gauge;
 use crate::layers::origin::OriginPolicy;
 use crate::listen::{Listening, Socket, accept};
@@ -135,7 +135,8 @@ impl App {
         let (router, health) = rpc::router(&core, config.role)
             .map_err(|error| StartError::Contract(error.to_string()))?;
         let listening = Listening {
-            edge: Edge::new(Arc::clone(&core), router),
+            core: Arc::clone(&core),
+            protocols: Protocols::new(router),
             tls,
             connections: Arc::new(Semaphore::new(config.max_connections)),
             tracker: TaskTracker::new(),

@@ -1,47 +1,23 @@
 //! One call, from its head to its last frame: what `admit` finds out, what the
 //! handler leaves, and what `finish` logs.
 
-use std::fmt;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use larder_accounts::{Action, TokenRights};
+use larder_accounts::Action;
 use larder_api::errors::{Code, Reason};
 use larder_api::wire::SMALL_REPLY_BYTES;
 use larder_model::{EntryKey, Mode, Namespace, Store};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::clock::{self, Clock};
+use crate::clock;
+use crate::connection::{Connection, Identity};
+use crate::core::Core;
 use crate::failure::{Contract, Failure, store_failure};
 use crate::gauge::{Gauge, Held};
 use crate::layers::admit::overloaded;
 use crate::methods::Method;
-use crate::tenants::Tenant;
-
-/// Who is at the other end of a connection.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Peer {
-    Tcp(SocketAddr),
-    Unix,
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix => f.write_str("unix"),
-        }
-    }
-}
-
-/// Whose call it is, and what they may do. From the credential, never from a
-/// field of the v1 contract.
-pub(crate) struct Identity<S: Store> {
-    pub(crate) tenant: Arc<Tenant<S>>,
-    pub(crate) rights: TokenRights,
-}
 
 /// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,16 +37,15 @@ impl Outcome {
 pub(crate) struct Call<S: Store> {
     /// What is called.
     pub(crate) method: &'static Method,
-    /// Who calls.
-    pub(crate) peer: Peer,
+    /// Where it came from, and what it shares with all other calls.
+    pub(crate) connection: Arc<Connection<S>>,
     /// When its head was read.
     pub(crate) started: Instant,
     /// When the caller gives up.
     pub(crate) deadline: Option<Instant>,
     /// Metadata `dry-run`; may only switch it on.
     pub(crate) dry_run: Mode,
-    clock: Arc<Clock>,
-    identity: OnceLock<Identity<S>>,
+    identity: OnceLock<Arc<Identity<S>>>,
     outcome: OnceLock<Outcome>,
     /// A handler took the call over: errors before that are the protocol
     /// layer's.
@@ -90,14 +65,17 @@ pub(crate) struct Call<S: Store> {
 }
 
 impl<S: Store> Call<S> {
-    pub(crate) fn new(method: &'static Method, peer: Peer, clock: Arc<Clock>) -> Self {
+    pub(crate) fn new(
+        method: &'static Method,
+        connection: Arc<Connection<S>>,
+        started: Instant,
+    ) -> Self {
         Self {
             method,
-            peer,
-            started: clock::instant(),
+            connection,
+            started,
             deadline: None,
             dry_run: Mode::Apply,
-            clock,
             identity: OnceLock::new(),
             outcome: OnceLock::new(),
             handled: AtomicBool::new(false),
@@ -111,6 +89,11 @@ impl<S: Store> Call<S> {
         }
     }
 
+    /// What all calls share.
+    pub(crate) fn core(&self) -> &Core<S> {
+        &self.connection.core
+    }
+
     /// Holds a place among the calls in flight.
     pub(crate) fn hold(&self, place: OwnedSemaphorePermit) {
         // Taken once, by `admit`.
@@ -120,9 +103,10 @@ impl<S: Store> Call<S> {
     /// What the store is told of this call. `validate_only` is the request's
     /// field, where it has one.
     pub(crate) fn store_call(&self, validate_only: bool) -> larder_model::Call {
+        let clock = &self.core().clock;
         larder_model::Call {
-            now: self.clock.now(),
-            deadline: self.deadline.map(|at| self.clock.time_of(at)),
+            now: clock.now(),
+            deadline: self.deadline.map(|at| clock.time_of(at)),
             mode: self.mode(validate_only),
         }
     }
@@ -144,17 +128,16 @@ impl<S: Store> Call<S> {
 
     /// The caller, once known.
     pub(crate) fn identity(&self) -> Option<&Identity<S>> {
-        self.identity.get()
+        self.identity.get().map(|identity| &**identity)
     }
 
     /// The caller, for handlers of methods that need one.
     pub(crate) fn known(&self) -> Result<&Identity<S>, Failure> {
-        self.identity
-            .get()
+        self.identity()
             .ok_or_else(|| Failure::new(Reason::TokenMissing, "the call carries no credential"))
     }
 
-    pub(crate) fn set_identity(&self, identity: Identity<S>) {
+    pub(crate) fn set_identity(&self, identity: Arc<Identity<S>>) {
         // Set once: by `admit`, or by the talk's handlers, never by both.
         let _ = self.identity.set(identity);
     }
@@ -206,7 +189,7 @@ impl<S: Store> Call<S> {
     /// Checks that the caller may do `action` to one entry.
     pub(crate) fn may(&self, action: Action, at: EntryKey<'_>) -> Result<&Identity<S>, Failure> {
         let identity = self.known()?;
-        let rights = &identity.rights;
+        let rights = identity.rights();
         require(rights.allows(action), "this action")?;
         require(rights.allows_namespace(at.namespace), "this namespace")?;
         require(rights.allows_key(at.key.as_bytes()), "this key")?;
@@ -221,7 +204,7 @@ impl<S: Store> Call<S> {
         prefix: &[u8],
     ) -> Result<&Identity<S>, Failure> {
         let identity = self.known()?;
-        let rights = &identity.rights;
+        let rights = identity.rights();
         require(rights.allows(action), "this action")?;
         require(rights.allows_namespace(namespace), "this namespace")?;
         require(rights.allows_prefix(prefix), "this prefix")?;

@@ -37,3 +37,24 @@ pub(crate) struct Core<S: Store> {
     /// Cancelled when the grace of the shutdown is over.
     pub(crate) stop: CancellationToken,
 }
+
+/// A state of the accounts and tenants: who a credential stands for can only
+/// change with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Epoch {
+    accounts: u64,
+    tenants: u64,
+}
+
+impl<S: Store> Core<S> {
+    /// Two atomic loads.
+    pub(crate) fn epoch(&self) -> Epoch {
+        Epoch {
+            accounts: self
+                .accounts
+                .as_ref()
+                .map_or(0, |accounts| accounts.generation()),
+            tenants: self.tenants.generation(),
+        }
+    }
+}

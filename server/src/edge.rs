@@ -16,26 +16,25 @@ use larder_api::wire::{DRY_RUN, MAX_MESSAGE_BYTES, RECEIVE_TIMEOUT};
 use larder_model::{Mode, Store};
 use tower::Service as _;
 
-use crate::call::{Call, Peer};
+use crate::call::Call;
+use crate::clock;
+use crate::connection::Connection;
 use crate::core::Core;
 use crate::failure::Failure;
-use crate::layers::admit::{admit, read_head, remove_timeouts};
+use crate::layers::admit::{CallHead, admit, remove_timeouts, timeout};
 use crate::layers::finish::{CallBody, InFlight};
 use crate::layers::strict::Strict;
 use crate::layers::within::within;
 use crate::methods::{Access, Method};
 use crate::rpc::status::{connect_error, from_protocol_layer};
 
-/// Serves requests: cheap to clone, one for each connection.
-pub(crate) struct Edge<S: Store> {
-    core: Arc<Core<S>>,
-    protocols: ConnectRpcService<Router>,
-    peer: Peer,
-}
+/// The protocols inside HTTP: gRPC, gRPC-Web, Connect and JSON.
+#[derive(Clone)]
+pub(crate) struct Protocols(ConnectRpcService<Router>);
 
-impl<S: Store> Edge<S> {
-    /// An edge over the methods in `router`.
-    pub(crate) fn new(core: Arc<Core<S>>, router: Router) -> Self {
+impl Protocols {
+    /// Over the methods in `router`.
+    pub(crate) fn new(router: Router) -> Self {
         let limits = Limits::default()
             .with_max_message_size(MAX_MESSAGE_BYTES)
             // A gRPC frame of five bytes goes before a message.
@@ -44,20 +43,26 @@ impl<S: Store> Edge<S> {
             .with_limits(limits)
             // Values may be compressed already, and the client knows better.
             .with_compression_policy(CompressionPolicy::disabled());
+        Self(protocols)
+    }
+}
+
+/// Serves the requests of one connection.
+pub(crate) struct Edge<S: Store> {
+    protocols: Protocols,
+    connection: Arc<Connection<S>>,
+}
+
+impl<S: Store> Edge<S> {
+    pub(crate) fn new(protocols: Protocols, connection: Arc<Connection<S>>) -> Self {
         Self {
-            core,
             protocols,
-            peer: Peer::Unix,
+            connection,
         }
     }
 
-    /// The edge of one connection.
-    pub(crate) fn of(&self, peer: Peer) -> Self {
-        Self {
-            core: Arc::clone(&self.core),
-            protocols: self.protocols.clone(),
-            peer,
-        }
+    fn core(&self) -> &Core<S> {
+        &self.connection.core
     }
 
     /// Answers one request.
@@ -68,18 +73,23 @@ impl<S: Store> Edge<S> {
     {
         let origin = request.headers().get(header::ORIGIN).cloned();
         let method = Method::of(request.uri().path()).unwrap_or(&Method::UNKNOWN);
-        let mut call = Call::new(method, self.peer, Arc::clone(&self.core.clock));
-        let head = read_head(&mut call, request.headers());
+        let connection = Arc::clone(&self.connection);
+        let mut call = Call::new(method, connection, clock::instant());
+        let head = CallHead::read(request.headers());
+        let told = timeout(request.headers()).and_then(|timeout| {
+            call.deadline = timeout.and_then(|left| call.started.checked_add(left));
+            head.tell(&mut call)
+        });
         // From here on the call leaves its line in the log, come what may.
         let call = InFlight::new(call);
-        if let Err(failure) = self.core.origins.check(&request, self.peer) {
+        if let Err(failure) = self.core().origins.check(&request, self.connection.peer) {
             // Without the headers that would let the page read the answer.
             let response = refusal(&call.failed(failure), request.headers());
             return response.map(|body| call.answered(body));
         }
-        let mut response = match self.core.origins.preflight(&request) {
+        let mut response = match self.core().origins.preflight(&request) {
             Some(response) => response.map(|body: NoBody| ConnectRpcBody::Full(body)),
-            None => match self.admitted(head, &call, request.headers()).await {
+            None => match self.admitted(told, &call, &head).await {
                 Ok(()) => self.carry_out(&call, request).await,
                 Err(failure) => refusal(&call.failed(failure), request.headers()),
             },
@@ -89,15 +99,15 @@ impl<S: Store> Edge<S> {
                 .headers_mut()
                 .insert(DRY_RUN, HeaderValue::from_static("1"));
         }
-        self.core.origins.allow(origin, response.headers_mut());
+        self.core().origins.allow(origin, response.headers_mut());
         response.map(|body| call.answered(body))
     }
 
     async fn admitted(
         &self,
-        head: Result<(), Failure>,
+        told: Result<(), Failure>,
         call: &Call<S>,
-        headers: &HeaderMap,
+        head: &CallHead,
     ) -> Result<(), Failure> {
         if *call.method == Method::UNKNOWN {
             return Err(Failure::new(
@@ -105,9 +115,9 @@ impl<S: Store> Edge<S> {
                 "no such service or method",
             ));
         }
-        head?;
+        told?;
         // Accounts elsewhere may be slow to answer: the deadline holds here too.
-        within(call, &self.core.stop, admit(&self.core, call, headers)).await?
+        within(call, &self.core().stop, admit(call, head)).await?
     }
 
     async fn carry_out<B>(
@@ -123,10 +133,14 @@ impl<S: Store> Edge<S> {
         request.extensions_mut().insert(call.share());
         let kind = content_type(request.headers());
         let (head, body) = request.into_parts();
-        let body = Strict::new(&head.headers, body, call.share(), &self.core.receiving);
-        let work = self.protocols.clone().call(Request::from_parts(head, body));
+        let body = Strict::new(&head.headers, body, call.share(), &self.core().receiving);
+        let work = self
+            .protocols
+            .0
+            .clone()
+            .call(Request::from_parts(head, body));
         let work = received(call, work);
-        let worked = within(call, &self.core.stop, work).await.flatten();
+        let worked = within(call, &self.core().stop, work).await.flatten();
         if let (Ok(_), Some(failure), false) = (&worked, call.refusal(), call.was_handled()) {
             return refusal(&call.failed(failure.clone()), &kind);
         }

@@ -6,6 +6,7 @@ mod authority;
 mod call;
 mod clock;
 mod config;
+mod connection;
 mod core;
 mod edge;
 mod failure;

@@ -22,9 +22,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::call::Peer;
 use crate::config::Listen;
-use crate::edge::Edge;
+use crate::connection::{Connection, Peer};
+use crate::core::Core;
+use crate::edge::{Edge, Protocols};
 use crate::tls::HANDSHAKE_TIMEOUT;
 
 /// HTTP/1.1: longest time for a request's head.
@@ -108,7 +109,8 @@ async fn is_stale(path: &Path) -> io::Result<bool> {
 
 /// What every listener needs.
 pub(crate) struct Listening<S: Store> {
-    pub(crate) edge: Edge<S>,
+    pub(crate) core: Arc<Core<S>>,
+    pub(crate) protocols: Protocols,
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) connections: Arc<Semaphore>,
     pub(crate) tracker: TaskTracker,
@@ -184,7 +186,8 @@ impl<S: Store> Listening<S> {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let edge = Arc::new(self.edge.of(peer));
+        let connection = Connection::new(Arc::clone(&self.core), peer);
+        let edge = Arc::new(Edge::new(self.protocols.clone(), connection));
         let spoke = Arc::new(AtomicBool::new(false));
         let heard = Arc::clone(&spoke);
         let service = service_fn(move |request: hyper::Request<Incoming>| {

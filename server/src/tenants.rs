@@ -56,8 +56,8 @@ impl<S: Store> Tenant<S> {
     ///
     /// # Errors
     /// How long to wait before the next try.
-    pub(crate) fn take(&self) -> Result<(), Duration> {
-        self.limiter.take()
+    pub(crate) fn take(&self, now: Instant) -> Result<(), Duration> {
+        self.limiter.take(now)
     }
 }
 
@@ -66,6 +66,7 @@ impl<S: Store> Tenant<S> {
 pub(crate) struct Tenants<S: Store> {
     store: Arc<S>,
     accounts: RwLock<Accounts<S>>,
+    generation: AtomicU64,
 }
 
 struct Accounts<S: Store> {
@@ -84,7 +85,17 @@ impl<S: Store> Tenants<S> {
             by_name: HashMap::new(),
             closed: HashMap::new(),
         });
-        Self { store, accounts }
+        Self {
+            store,
+            accounts,
+            generation: AtomicU64::new(0),
+        }
+    }
+
+    /// Grows whenever the tenant of a grant that there was may have become
+    /// another. One atomic load.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// The tenant of a grant; opened anew when a later grant differs, so that a
@@ -115,7 +126,10 @@ impl<S: Store> Tenants<S> {
             handle: self.store.open(&account.id, account.quota),
             limiter,
         });
-        accounts.by_name.insert(name.clone(), Arc::clone(&tenant));
+        let replaced = accounts.by_name.insert(name.clone(), Arc::clone(&tenant));
+        if replaced.is_some() {
+            self.generation.fetch_add(1, Ordering::Release);
+        }
         Ok(tenant)
     }
 
@@ -125,6 +139,7 @@ impl<S: Store> Tenants<S> {
         {
             let mut accounts = self.accounts.write();
             accounts.by_name.remove(name);
+            self.generation.fetch_add(1, Ordering::Release);
             accounts
                 .closed
                 .retain(|_, at| now.saturating_duration_since(*at) < CLOSED_FOR);
@@ -189,10 +204,8 @@ impl RateLimiter {
         self.interval_ns.store(interval, Ordering::Relaxed);
     }
 
-    fn take(&self) -> Result<(), Duration> {
-        self.take_at(nanos(
-            clock::instant().saturating_duration_since(self.origin),
-        ))
+    fn take(&self, now: Instant) -> Result<(), Duration> {
+        self.take_at(nanos(now.saturating_duration_since(self.origin)))
     }
 
     fn take_at(&self, now_ns: u64) -> Result<(), Duration> {
@@ -314,10 +327,13 @@ mod tests {
         let tenants = tenants();
         let now = clock::instant();
         let first = tenants.of(&grant("1", 5, now)).expect("a tenant");
-        assert!(first.take().is_ok());
+        assert!(first.take(now).is_ok());
         let second = tenants
             .of(&grant("1", 6, now + Duration::from_millis(1)))
             .expect("a tenant");
-        assert!(second.take().is_err(), "one a second, whatever the quota");
+        assert!(
+            second.take(now).is_err(),
+            "one a second, whatever the quota"
+        );
     }
 }

@@ -11,7 +11,6 @@ use larder_accounts::limits::MAX_SECRET_BYTES;
 use larder_accounts::{Accounts, Actions, TokenRights, UnixMillis};
 use larder_api::errors::Reason;
 use larder_model::{AccountId, AccountName, AccountUid, Quota};
-use parking_lot::RwLock;
 
 use crate::clock;
 use crate::failure::Failure;
@@ -26,6 +25,17 @@ pub(crate) struct Grant {
     /// other over an account, the later one is right.
     pub(crate) verified_at: Instant,
 }
+
+/// An answer about a credential.
+#[derive(Debug, Clone)]
+pub(crate) struct Vouched {
+    pub(crate) grant: Arc<Grant>,
+    /// When to ask again, even if no account has changed in this process.
+    pub(crate) until: Option<Instant>,
+}
+
+/// How long the end of a token is not looked at again.
+const EXPIRY_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Rights over a whole account, without the control plane.
 pub(crate) fn whole_account() -> TokenRights {
@@ -51,7 +61,7 @@ impl Authority {
         &self,
         secret: &str,
         deadline: Option<Instant>,
-    ) -> Result<Arc<Grant>, Failure> {
+    ) -> Result<Vouched, Failure> {
         if secret.len() > MAX_SECRET_BYTES {
             return Err(token_invalid());
         }
@@ -60,11 +70,20 @@ impl Authority {
                 let verified_at = clock::instant();
                 let now = UnixMillis::new(clock::unix_millis());
                 let verified = accounts.verify(secret, now).map_err(|_| token_invalid())?;
-                Ok(Arc::new(Grant {
+                let grant = Arc::new(Grant {
                     account: AccountGrant::from(&*verified.account),
                     rights: verified.token.rights.clone(),
                     verified_at,
-                }))
+                });
+                let expires = |end: UnixMillis| {
+                    let left = Duration::from_millis(end.get().saturating_sub(now.get()));
+                    // The wall clock may be set meanwhile.
+                    verified_at + left.min(EXPIRY_CHECK_INTERVAL)
+                };
+                Ok(Vouched {
+                    grant,
+                    until: verified.token.expire_time.map(expires),
+                })
             }
             Self::Remote(remote) => remote.verify(secret, deadline).await,
         }
@@ -92,24 +111,17 @@ pub(crate) fn accounts_unavailable(why: &str) -> Failure {
 }
 
 /// The account of callers without a credential.
-pub(crate) struct Anonymous {
-    name: AccountName,
-    /// The grant, and the generation of the accounts that it is true of.
-    cached: RwLock<Option<(u64, Arc<Grant>)>>,
-}
+pub(crate) struct Anonymous(AccountName);
 
 impl Anonymous {
-    pub(crate) fn new(name: AccountName) -> Self {
-        Self {
-            name,
-            cached: RwLock::new(None),
-        }
+    pub(crate) const fn new(name: AccountName) -> Self {
+        Self(name)
     }
 
     /// A name of its own: that of a remote account has another uid, and the one
     /// would take the entries of the other away.
     fn local_name(&self) -> Result<AccountName, Failure> {
-        let name = format!("anonymous-{}", self.name);
+        let name = format!("anonymous-{}", self.0);
         AccountName::parse(&name)
             .map_err(|error| Failure::new(Reason::TokenMissing, format!("{name}: {error}")))
     }
@@ -117,21 +129,12 @@ impl Anonymous {
     /// The account's grant. A remote authority is not asked, because there is
     /// no credential to ask about: the account is then this server's own, named
     /// `anonymous-NAME`, and has no quota.
-    pub(crate) fn grant(&self, authority: &Authority) -> Result<Arc<Grant>, Failure> {
-        let generation = match authority {
-            Authority::Local(accounts) => accounts.generation(),
-            Authority::Remote(_) => 0,
-        };
-        if let Some((of, grant)) = &*self.cached.read()
-            && *of == generation
-        {
-            return Ok(Arc::clone(grant));
-        }
+    pub(crate) fn grant(&self, authority: &Authority) -> Result<Vouched, Failure> {
         let verified_at = clock::instant();
         let account = match authority {
-            Authority::Local(accounts) => accounts.account(&self.name).map_or_else(
+            Authority::Local(accounts) => accounts.account(&self.0).map_or_else(
                 || {
-                    let message = format!("there is no account {} for anonymous calls", self.name);
+                    let message = format!("there is no account {} for anonymous calls", self.0);
                     Err(Failure::new(Reason::TokenMissing, message))
                 },
                 |account| Ok(AccountGrant::from(&*account)),
@@ -150,7 +153,6 @@ impl Anonymous {
             rights: whole_account(),
             verified_at,
         });
-        *self.cached.write() = Some((generation, Arc::clone(&grant)));
-        Ok(grant)
+        Ok(Vouched { grant, until: None })
     }
 }

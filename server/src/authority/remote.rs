@@ -19,7 +19,7 @@ use larder_api::wire::ACCOUNTS_TIMEOUT;
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
-use super::{Grant, accounts_unavailable, token_invalid};
+use super::{Grant, Vouched, accounts_unavailable, token_invalid};
 use crate::clock;
 use crate::failure::Failure;
 
@@ -84,6 +84,15 @@ struct Answer {
     stale_until: Instant,
 }
 
+impl Answer {
+    fn vouched(&self) -> Vouched {
+        Vouched {
+            grant: Arc::clone(&self.grant),
+            until: Some(self.fresh_until),
+        }
+    }
+}
+
 #[derive(Default)]
 struct Known {
     answers: HashMap<TokenDigest, Answer>,
@@ -96,11 +105,16 @@ struct Known {
 impl Known {
     fn wait_for(&self, flight: Shared<Flight>, digest: TokenDigest, now: Instant) -> Lookup {
         match self.answers.get(&digest) {
-            Some(answer) if now < answer.stale_until => {
-                Lookup::WaitOr(flight, Arc::clone(&answer.grant))
-            }
+            Some(answer) if now < answer.stale_until => Lookup::WaitOr(flight, answer.vouched()),
             _ => Lookup::Wait(flight),
         }
+    }
+}
+
+fn vouched(grant: Arc<Grant>, max_age: Duration) -> Vouched {
+    Vouched {
+        grant,
+        until: Some(clock::instant() + max_age.min(MAX_MAX_AGE)),
     }
 }
 
@@ -108,12 +122,12 @@ impl Known {
 /// goes on without its caller, for those who come later.
 async fn fresh_or(
     flight: Shared<Flight>,
-    stale: Arc<Grant>,
+    stale: Vouched,
     give_up: Instant,
-) -> Result<Arc<Grant>, Failure> {
+) -> Result<Vouched, Failure> {
     let patience = give_up.min(clock::instant() + STALE_PATIENCE);
     match tokio::time::timeout_at(patience.into(), flight.clone()).await {
-        Ok(Ok(Verdict::Granted { grant, .. })) => Ok(grant),
+        Ok(Ok(Verdict::Granted { grant, max_age })) => Ok(vouched(grant, max_age)),
         Ok(Ok(Verdict::Unknown)) => Err(token_invalid()),
         Ok(Err(_)) => Ok(stale),
         Err(_) => {
@@ -130,10 +144,10 @@ pub(crate) struct Remote {
 }
 
 enum Lookup {
-    Known(Result<Arc<Grant>, Failure>),
+    Known(Result<Vouched, Failure>),
     Wait(Shared<Flight>),
     /// There is a stale answer that may serve.
-    WaitOr(Shared<Flight>, Arc<Grant>),
+    WaitOr(Shared<Flight>, Vouched),
 }
 
 impl Remote {
@@ -149,7 +163,7 @@ impl Remote {
         &self,
         secret: &str,
         deadline: Option<Instant>,
-    ) -> Result<Arc<Grant>, Failure> {
+    ) -> Result<Vouched, Failure> {
         let digest: TokenDigest = Sha256::digest(secret.as_bytes()).into();
         let now = clock::instant();
         let patience = now + ACCOUNTS_TIMEOUT;
@@ -164,7 +178,7 @@ impl Remote {
                 }
             };
             match tokio::time::timeout_at(give_up.into(), flight).await {
-                Ok(Ok(Verdict::Granted { grant, .. })) => return Ok(grant),
+                Ok(Ok(Verdict::Granted { grant, max_age })) => return Ok(vouched(grant, max_age)),
                 Ok(Ok(Verdict::Unknown)) => return Err(token_invalid()),
                 Ok(Err(AskError::Unavailable(why))) => return self.stale(digest, &why),
                 // The flight ended with the time of the caller that began it.
@@ -185,7 +199,7 @@ impl Remote {
         if let Some(answer) = known.answers.get(&digest)
             && now < answer.fresh_until
         {
-            return Lookup::Known(Ok(Arc::clone(&answer.grant)));
+            return Lookup::Known(Ok(answer.vouched()));
         }
         if known
             .refusals
@@ -227,10 +241,10 @@ impl Remote {
     }
 
     /// An answer past its age, while it may still serve.
-    fn stale(&self, digest: TokenDigest, why: &str) -> Result<Arc<Grant>, Failure> {
+    fn stale(&self, digest: TokenDigest, why: &str) -> Result<Vouched, Failure> {
         let known = self.known.lock();
         match known.answers.get(&digest) {
-            Some(answer) if clock::instant() < answer.stale_until => Ok(Arc::clone(&answer.grant)),
+            Some(answer) if clock::instant() < answer.stale_until => Ok(answer.vouched()),
             _ => Err(accounts_unavailable(why)),
         }
     }

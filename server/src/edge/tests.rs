@@ -22,11 +22,11 @@ use larder_model::{
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::Edge;
+use super::{Edge, Protocols};
 use crate::authority::{Anonymous, Authority};
-use crate::call::Peer;
 use crate::clock::Clock;
 use crate::config::Role;
+use crate::connection::{Connection, Peer};
 use crate::core::Core;
 use crate::gauge::Gauge;
 use crate::layers::origin::OriginPolicy;
@@ -196,8 +196,9 @@ fn server() -> Server {
         stop: CancellationToken::new(),
     });
     let (router, health) = rpc::router(&core, Role::Cache).expect("a router");
-    let edge = Edge::new(Arc::clone(&core), router);
-    let edge = edge.of(Peer::Tcp(([127, 0, 0, 1], 1).into()));
+    let peer = Peer::Tcp(([127, 0, 0, 1], 1).into());
+    let connection = Connection::new(Arc::clone(&core), peer);
+    let edge = Edge::new(Protocols::new(router), connection);
     Server {
         edge,
         core,

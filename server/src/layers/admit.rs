@@ -9,34 +9,63 @@ use larder_api::errors::Reason;
 use larder_api::wire::DRY_RUN;
 use larder_model::{Mode, Store};
 
-use crate::authority::{Grant, token_invalid};
-use crate::call::{Call, Identity};
+use crate::authority::{Vouched, token_invalid};
+use crate::call::Call;
 use crate::clock;
-use crate::core::Core;
+use crate::connection::Identity;
+use crate::core::Epoch;
 use crate::failure::Failure;
 use crate::methods::Access;
 
-/// Reads what the head of a request says of a call beside who makes it.
-pub(crate) fn read_head<S: Store>(call: &mut Call<S>, head: &HeaderMap) -> Result<(), Failure> {
-    call.deadline = timeout(head)?.and_then(|left| call.started.checked_add(left));
-    call.dry_run = dry_run(head)?;
-    Ok(())
+/// The fields of a request's head.
+pub(crate) trait Fields {
+    /// The values of a field, in their order. `name` is in lower case.
+    fn values<'a>(&'a self, name: &'static str) -> impl Iterator<Item = &'a [u8]>;
+}
+
+impl Fields for HeaderMap {
+    fn values<'a>(&'a self, name: &'static str) -> impl Iterator<Item = &'a [u8]> {
+        self.get_all(name).iter().map(http::HeaderValue::as_bytes)
+    }
+}
+
+/// What the head of a request says of a call, beside how long it may take.
+#[derive(Debug)]
+pub(crate) struct CallHead {
+    credential: Result<Option<Box<str>>, Failure>,
+    dry_run: Result<Mode, Failure>,
+}
+
+impl CallHead {
+    pub(crate) fn read(fields: &impl Fields) -> Self {
+        Self {
+            credential: bearer(fields),
+            dry_run: dry_run(fields),
+        }
+    }
+
+    /// Tells the call.
+    ///
+    /// # Errors
+    /// The first field that is not as it must be, but for the credential: not
+    /// every method needs one.
+    pub(crate) fn tell<S: Store>(&self, call: &mut Call<S>) -> Result<(), Failure> {
+        call.dry_run = self.dry_run.clone()?;
+        Ok(())
+    }
 }
 
 /// Refuses a call that there is no room for, or that its caller may not make.
 ///
 /// The order matters: what is cheapest comes first, and a caller is told that
 /// its credential is bad before it is told what it may not do with it.
-pub(crate) async fn admit<S: Store>(
-    core: &Core<S>,
-    call: &Call<S>,
-    head: &HeaderMap,
-) -> Result<(), Failure> {
+pub(crate) async fn admit<S: Store>(call: &Call<S>, head: &CallHead) -> Result<(), Failure> {
     let stranger = match call.method.access {
         Access::Open => true,
-        Access::TalkAccount(_) => !head.contains_key(http::header::AUTHORIZATION),
+        Access::TalkAccount(_) => matches!(head.credential, Ok(None)),
         _ => false,
     };
+    let core = call.core();
     let places = if stranger {
         &core.strangers
     } else {
@@ -50,15 +79,16 @@ pub(crate) async fn admit<S: Store>(
         Access::AnyAccount => (None, true),
         Access::Control(action) => (Some(action), false),
     };
-    match bearer(head)? {
-        Some(token) => {
-            let grant = ask(core, call, token).await?;
-            settle(core, call, &grant)?;
+    match &head.credential {
+        Err(failure) => return Err(failure.clone()),
+        Ok(Some(token)) => {
+            let identity = ask(call, token).await?;
+            settle(call, identity)?;
         }
         // The token may stand in the request: `identify` goes on.
-        None if matches!(call.method.access, Access::TalkAccount(_)) => return Ok(()),
-        None if anybody => anonymous(core, call)?,
-        None => return Err(token_missing()),
+        Ok(None) if matches!(call.method.access, Access::TalkAccount(_)) => return Ok(()),
+        Ok(None) if anybody => settle(call, anonymous(call)?)?,
+        Ok(None) => return Err(token_missing()),
     }
     action.map_or(Ok(()), |action| check_action(call, action))
 }
@@ -66,20 +96,16 @@ pub(crate) async fn admit<S: Store>(
 /// Settles whose call of the talk's contract it is, once its request is read:
 /// the credential in the metadata, else the request's token, else the
 /// anonymous account. The same limits hold as in [`admit`].
-pub(crate) async fn identify<S: Store>(
-    core: &Core<S>,
-    call: &Call<S>,
-    account_token: &str,
-) -> Result<(), Failure> {
+pub(crate) async fn identify<S: Store>(call: &Call<S>, account_token: &str) -> Result<(), Failure> {
     if call.identity().is_some() {
         return Ok(());
     }
-    if account_token.is_empty() {
-        anonymous(core, call)?;
+    let identity = if account_token.is_empty() {
+        anonymous(call)?
     } else {
-        let grant = ask(core, call, account_token).await?;
-        settle(core, call, &grant)?;
-    }
+        ask(call, account_token).await?
+    };
+    settle(call, identity)?;
     match call.method.access {
         Access::TalkAccount(action) => check_action(call, action),
         _ => Ok(()),
@@ -87,52 +113,74 @@ pub(crate) async fn identify<S: Store>(
 }
 
 /// Asks again about the credential of a stream, before each of its parts: a
-/// token that was revoked, or an account that was deleted, ends it. Costs a
-/// look-up in memory, or with another Accounts server one in the answers kept.
-pub(crate) async fn still_good<S: Store>(core: &Core<S>, call: &Call<S>) -> Result<(), Failure> {
+/// token that was revoked, or an account that was deleted, ends it. Costs as
+/// little as nothing while no account changes, else a look-up in memory, or with
+/// another Accounts server one in the answers kept.
+pub(crate) async fn still_good<S: Store>(call: &Call<S>) -> Result<(), Failure> {
     let Some(secret) = call.secret() else {
         return Ok(());
     };
-    let grant = core.authority.verify(secret, call.deadline).await?;
-    if core.tenants.of(&grant)?.id() == call.known()?.tenant.id() {
+    if ask(call, secret).await?.tenant.id() == call.known()?.tenant.id() {
         return Ok(());
     }
     Err(token_invalid())
 }
 
-async fn ask<S: Store>(core: &Core<S>, call: &Call<S>, token: &str) -> Result<Arc<Grant>, Failure> {
-    let asked = clock::instant();
-    let grant = core.authority.verify(token, call.deadline).await;
+async fn ask<S: Store>(call: &Call<S>, token: &str) -> Result<Arc<Identity<S>>, Failure> {
     call.keep_secret(token);
+    let asked = clock::instant();
+    if let Some(identity) = call.connection.recall(Some(token), asked) {
+        return Ok(identity);
+    }
+    let core = call.core();
+    let epoch = core.epoch();
+    let vouched = core.authority.verify(token, call.deadline).await;
     call.add_accounts_wait(clock::instant().saturating_duration_since(asked));
-    grant
+    identity(call, Some(token), epoch, &vouched?)
 }
 
-fn anonymous<S: Store>(core: &Core<S>, call: &Call<S>) -> Result<(), Failure> {
+fn anonymous<S: Store>(call: &Call<S>) -> Result<Arc<Identity<S>>, Failure> {
+    let core = call.core();
     let anonymous = core.anonymous.as_ref().ok_or_else(token_missing)?;
-    let grant = anonymous.grant(&core.authority)?;
-    settle(core, call, &grant)
+    if let Some(identity) = call.connection.recall(None, call.started) {
+        return Ok(identity);
+    }
+    let epoch = core.epoch();
+    identity(call, None, epoch, &anonymous.grant(&core.authority)?)
 }
 
-fn settle<S: Store>(core: &Core<S>, call: &Call<S>, grant: &Grant) -> Result<(), Failure> {
-    let tenant = core.tenants.of(grant)?;
-    let taken = tenant.take();
-    let name = tenant.name().clone();
-    // Also for a refused call, so that its line in the log names the account.
-    call.set_identity(Identity {
-        tenant,
-        rights: grant.rights.clone(),
+fn identity<S: Store>(
+    call: &Call<S>,
+    token: Option<&str>,
+    epoch: Epoch,
+    vouched: &Vouched,
+) -> Result<Arc<Identity<S>>, Failure> {
+    let identity = Arc::new(Identity {
+        tenant: call.core().tenants.of(&vouched.grant)?,
+        grant: Arc::clone(&vouched.grant),
     });
-    taken.map_err(|wait| {
-        let limit = grant.account.max_requests_per_second.unwrap_or(0);
+    call.connection
+        .remember(token, &identity, epoch, vouched.until);
+    Ok(identity)
+}
+
+fn settle<S: Store>(call: &Call<S>, identity: Arc<Identity<S>>) -> Result<(), Failure> {
+    let taken = identity.tenant.take(clock::instant());
+    let refused = |wait| {
+        let limit = identity.grant.account.max_requests_per_second.unwrap_or(0);
+        let name = identity.tenant.name();
         let message = format!("account {name} is limited to {limit} requests a second");
         // Rounded up: a client that waits as told gets through.
         Failure::new(Reason::RateLimited, message).retry_after(wait + Duration::from_millis(1))
-    })
+    };
+    let settled = taken.map_err(refused);
+    // Also for a refused call, so that its line in the log names the account.
+    call.set_identity(identity);
+    settled
 }
 
 fn check_action<S: Store>(call: &Call<S>, action: Action) -> Result<(), Failure> {
-    if call.known()?.rights.allows(action) {
+    if call.known()?.rights().allows(action) {
         return Ok(());
     }
     let name = match action {
@@ -162,17 +210,16 @@ fn metadata(name: &'static str, description: &str) -> Failure {
 }
 
 /// The token of `authorization: Bearer TOKEN` (RFC 6750, section 2.1).
-fn bearer(head: &HeaderMap) -> Result<Option<&str>, Failure> {
-    let mut values = head.get_all(http::header::AUTHORIZATION).iter();
+fn bearer(fields: &impl Fields) -> Result<Option<Box<str>>, Failure> {
+    let mut values = fields.values("authorization");
     let Some(value) = values.next() else {
         return Ok(None);
     };
     let wrong = || metadata("authorization", "must be one `Bearer TOKEN`");
-    if values.next().is_some() {
+    if values.next().is_some() || !value.iter().all(|byte| (b' '..=b'~').contains(byte)) {
         return Err(wrong());
     }
-    let (scheme, token) = value
-        .to_str()
+    let (scheme, token) = std::str::from_utf8(value)
         .ok()
         .and_then(|text| text.split_once(' '))
         .ok_or_else(wrong)?;
@@ -180,14 +227,14 @@ fn bearer(head: &HeaderMap) -> Result<Option<&str>, Failure> {
     if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() || token.contains(' ') {
         return Err(wrong());
     }
-    Ok(Some(token))
+    Ok(Some(token.into()))
 }
 
 /// `dry-run` metadata. A typing error must never write.
-fn dry_run(head: &HeaderMap) -> Result<Mode, Failure> {
+fn dry_run(fields: &impl Fields) -> Result<Mode, Failure> {
     let mut mode = Mode::Apply;
-    for value in head.get_all(DRY_RUN) {
-        match value.as_bytes() {
+    for value in fields.values(DRY_RUN) {
+        match value {
             b"1" | b"true" => mode = Mode::DryRun,
             b"0" | b"false" => {}
             _ => return Err(metadata(DRY_RUN, "must be 1, true, 0 or false")),
@@ -207,7 +254,7 @@ pub(crate) fn remove_timeouts(head: &mut HeaderMap) {
 
 /// The time that a caller gives: `grpc-timeout` (gRPC over HTTP/2, "Requests")
 /// or `connect-timeout-ms` (Connect protocol, "Unary-Request").
-fn timeout(head: &HeaderMap) -> Result<Option<Duration>, Failure> {
+pub(crate) fn timeout(head: &HeaderMap) -> Result<Option<Duration>, Failure> {
     if let Some(value) = head.get(GRPC_TIMEOUT) {
         return grpc_timeout(value.as_bytes()).map(Some).ok_or_else(|| {
             metadata(
@@ -291,7 +338,9 @@ mod tests {
             for value in values {
                 head.append("authorization", value.parse().expect("a header value"));
             }
-            assert_eq!(bearer(&head).ok(), expected, "{values:?}");
+            let read = bearer(&head).ok();
+            let read = read.as_ref().map(|token| token.as_deref());
+            assert_eq!(read, expected, "{values:?}");
         };
         check(&[], Some(None));
         check(&["Bearer abc"], Some(Some("abc")));

@@ -33,7 +33,7 @@ fn finish<S: Store>(call: &Call<S>) {
         target: ACCESS,
         method = call.method.path,
         account,
-        peer = %call.peer,
+        peer = %call.connection.peer,
         status = outcome.code.name(),
         reason,
         duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),

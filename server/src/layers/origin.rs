@@ -5,7 +5,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use larder_api::errors::Reason;
 
-use crate::call::Peer;
+use crate::connection::Peer;
 use crate::failure::Failure;
 
 /// Longest time a browser may remember an answer to a preflight.

@@ -34,7 +34,7 @@ impl<S: Store> TalkCache<S> {
     async fn store(&self, call: &Call<S>, request: &wire::StoreReqView<'_>) -> Result<(), Failure> {
         let at = entry_key(&self.core.limits, "", request.key.as_bytes())?;
         value_fits(&self.core.limits, "val", request.val)?;
-        identify(&self.core, call, request.account_token).await?;
+        identify(call, request.account_token).await?;
         let account = &call.may(Action::Write, at)?.tenant.handle;
         let set = Set {
             at,
@@ -60,7 +60,7 @@ impl<S: Store> TalkCache<S> {
         request: &wire::GetReqView<'_>,
     ) -> Result<wire::GetResp, Failure> {
         let at = entry_key(&self.core.limits, "", request.key.as_bytes())?;
-        identify(&self.core, call, request.account_token).await?;
+        identify(call, request.account_token).await?;
         let account = &call.may(Action::Read, at)?.tenant.handle;
         let show = |entry: Option<EntryRef<'_>>| entry.map(|entry| entry.value.to_vec());
         let found = self
@@ -116,7 +116,7 @@ impl<S: Store> wire::Cache for TalkCache<S> {
         request: ServiceRequest<'_, wire::DumpReq>,
     ) -> ServiceResult<ServiceStream<wire::DumpItem>> {
         let call: Arc<Call<S>> = call_of(&context)?;
-        let identified = identify(&self.core, &call, request.view().account_token).await;
+        let identified = identify(&call, request.view().account_token).await;
         identified
             .and_then(|()| {
                 call.may_all(Action::Read, Namespace::DEFAULT, &[])
@@ -148,7 +148,7 @@ fn dump<S: Store>(
     let begin = (core, call, Some(Cursor::default()));
     futures::stream::try_unfold(begin, |(core, call, next)| async move {
         let Some(from) = next else { return Ok(None) };
-        still_good(&core, &call).await?;
+        still_good(&call).await?;
         let budget = ScanBudget {
             bytes: STEP_BYTES,
             entries: STEP_ENTRIES,

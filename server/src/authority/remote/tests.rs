@@ -118,12 +118,12 @@ const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-fn reason(result: &Result<Arc<Grant>, Failure>) -> Option<Reason> {
+fn reason(result: &Result<Vouched, Failure>) -> Option<Reason> {
     result.as_ref().err().map(|failure| failure.reason)
 }
 
 /// A caller with this much time.
-async fn ask(remote: &Remote, time: Duration) -> Result<Arc<Grant>, Failure> {
+async fn ask(remote: &Remote, time: Duration) -> Result<Vouched, Failure> {
     remote.verify("secret", Some(clock::instant() + time)).await
 }
 

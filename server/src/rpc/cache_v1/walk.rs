@@ -61,7 +61,7 @@ struct Walk<S: Store> {
 impl<S: Store> Walk<S> {
     async fn part(mut self) -> Result<Option<(wire::DumpResponse, Self)>, Failure> {
         while let Some(from) = self.next {
-            still_good(&self.core, &self.call).await?;
+            still_good(&self.call).await?;
             let mut entries = Vec::new();
             self.next = self.step(from, &mut entries).await?;
             if entries.is_empty() && self.next.is_some() {
@@ -160,7 +160,7 @@ impl<S: Store> Load<S> {
         part: &StreamMessage<wire::LoadRequest>,
     ) -> Result<wire::LoadResponse, Failure> {
         let part = part.view();
-        still_good(&self.core, &self.call).await?;
+        still_good(&self.call).await?;
         batch_fits(&self.core.limits, "entries", part.entries.len())?;
         match &self.namespace {
             None => {
