@@ -4,13 +4,16 @@
 //! ```text
 //! cargo run --release --example echo_cache -- 127.0.0.1:5051 2
 //! ```
+//!
+//! The second argument is the number of threads; a third is a PEM file with a
+//! certificate and its key, and has it serve TLS.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
@@ -19,9 +22,12 @@ use http_body_util::{BodyExt as _, Full};
 use larder_transport::general::Body;
 use larder_transport::message::Head;
 use larder_transport::rpc::{Code, Handler, Outcome, Reply, Request, Rpc, Status, Step, Waiting};
-use larder_transport::serve::{Config, Rewind, Serve, serve};
+use larder_transport::serve::{
+    Config, ConnectionInfo, Listener, Proof, Rewind, Serve, Socket, Tls, serve,
+};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 const SHARDS: usize = 64;
@@ -162,14 +168,15 @@ impl Serve for EchoCache {
     type Handler = Cache;
     type General = Hello;
 
-    fn connection(&self, _: SocketAddr) -> Rpc<Cache, Hello> {
+    fn connection(&self, _: &ConnectionInfo) -> Rpc<Cache, Hello> {
         Rpc::new(Cache(Arc::clone(&self.0)), Hello)
     }
 
     fn http1(
         &self,
-        mut io: Rewind<TcpStream>,
-        _: SocketAddr,
+        mut io: Rewind<Socket>,
+        _: ConnectionInfo,
+        _: Proof,
         _: watch::Receiver<bool>,
     ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(async move {
@@ -178,6 +185,20 @@ impl Serve for EchoCache {
             let _ = io.write_all(answer).await;
         })
     }
+}
+
+fn tls(path: &str) -> io::Result<Tls> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let certificate = CertificateDer::from_pem_file(path).map_err(io::Error::other)?;
+    let key = PrivateKeyDer::from_pem_file(path).map_err(io::Error::other)?;
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|config| {
+            config
+                .with_no_client_auth()
+                .with_single_cert(vec![certificate], key)
+        });
+    Ok(Tls::new(Arc::new(config.map_err(io::Error::other)?)))
 }
 
 fn main() -> io::Result<Infallible> {
@@ -192,11 +213,11 @@ fn main() -> io::Result<Infallible> {
         hasher: RandomState::new(),
         shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
     });
-    let running = serve(
-        vec![TcpListener::bind(address)?],
-        &Arc::new(EchoCache(store)),
-        config,
-    )?;
+    let mut listener = Listener::from(TcpListener::bind(address)?);
+    if let Some(path) = arguments.next() {
+        listener = listener.with_tls(tls(&path)?);
+    }
+    let running = serve(vec![listener], &Arc::new(EchoCache(store)), config)?;
     running.join();
     Err(io::Error::other("the server has ended"))
 }

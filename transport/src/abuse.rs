@@ -69,6 +69,24 @@ impl Abuse {
         }
     }
 
+    /// The name of the counter of connections that it ended.
+    #[must_use]
+    pub const fn counter_name(self) -> &'static str {
+        match self {
+            Self::ClientResets => "connections_ended_client_resets",
+            Self::ServerResets => "connections_ended_server_resets",
+            Self::RefusedStreams => "connections_ended_refused_streams",
+            Self::Pings => "connections_ended_pings",
+            Self::Settings => "connections_ended_settings",
+            Self::WindowUpdates => "connections_ended_window_updates",
+            Self::Priorities => "connections_ended_priorities",
+            Self::EmptyData => "connections_ended_empty_data",
+            Self::EmptyHeaders => "connections_ended_empty_headers",
+            Self::StrayFrames => "connections_ended_stray_frames",
+            Self::UnknownFrames => "connections_ended_unknown_frames",
+        }
+    }
+
     const fn budget(self, limits: &AbuseLimits) -> Budget {
         match self {
             Self::ClientResets => limits.client_resets,

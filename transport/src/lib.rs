@@ -9,7 +9,7 @@
 //! between cores but what the handlers share.
 //!
 //! ```text
-//! serve       sockets, threads, one driver for each connection      tokio
+//! serve       sockets, TLS, threads, a driver for each connection   tokio, rustls
 //!   rpc       the typed lane: gRPC, unary calls and server streams  ─┐
 //!   general   the general lane: a tower service of http requests     │ no input,
 //!   connection  RFC 9113: streams, flow control, limits              │ no output,
@@ -33,7 +33,9 @@
 //! # Invariants
 //!
 //! 1. Nothing that a peer sends makes this panic, wait without a bound, or hold
-//!    memory without a bound. Each bound is a field of [`limits::Limits`].
+//!    memory without a bound. Each bound is a field of [`limits::Limits`], or of
+//!    [`serve::Config`] if all connections share it, and whatever ends by it is
+//!    counted in [`stats::Stats`] by its name.
 //! 2. What costs a peer little and the server more is counted
 //!    ([`abuse::Abuse`]); excess ends the connection. Traffic that gets answers earns
 //!    what it needs: ordinary use trips none of it.
@@ -41,6 +43,11 @@
 //!    not produced for.
 //! 4. Below `serve` there is no clock: the time is an argument.
 //! 5. A panic of a handler ends its call.
+//! 6. A call of the typed lane is answered by its handler, or refused in its words:
+//!    [`rpc::Refusal`] says why.
+//! 7. Connections share nothing that a call touches which is answered at once:
+//!    what they share ([`shared::Shared`]) is told when something is kept or goes
+//!    wrong.
 
 pub mod abuse;
 pub mod connection;
@@ -52,6 +59,8 @@ pub mod limits;
 pub mod message;
 pub mod rpc;
 pub mod serve;
+pub mod shared;
+pub mod stats;
 
 #[cfg(test)]
 mod testing;

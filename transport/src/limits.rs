@@ -170,6 +170,11 @@ impl Default for AbuseLimits {
 /// How long anything may take.
 #[derive(Debug, Clone)]
 pub struct Times {
+    /// For a TLS handshake, from the connection's beginning. Default 10 s.
+    pub handshake: Duration,
+    /// From the connection's beginning, its handshake and preface included, to
+    /// the end of its first request. Default 10 s.
+    pub first_request: Duration,
     /// From the connection's beginning to its preface and first `SETTINGS`.
     /// Default 10 s.
     pub preface: Duration,
@@ -179,7 +184,8 @@ pub struct Times {
     pub request: Duration,
     /// For the client to acknowledge the settings (section 6.5.3). Default 10 s.
     pub settings_ack: Duration,
-    /// For the client to take any of the bytes that wait for it. Default 60 s.
+    /// For the client to take any of the bytes that wait for it, over all of the
+    /// connection and on each stream whose window it keeps shut. Default 60 s.
     pub stall: Duration,
     /// Silence after which the client is asked for a sign of life. Default 60 s.
     pub keepalive: Duration,
@@ -200,6 +206,8 @@ pub struct Times {
 impl Default for Times {
     fn default() -> Self {
         Self {
+            handshake: Duration::from_secs(10),
+            first_request: Duration::from_secs(10),
             preface: Duration::from_secs(10),
             header_block: Duration::from_secs(10),
             request: Duration::from_secs(60),

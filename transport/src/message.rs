@@ -2,6 +2,30 @@
 
 use crate::hpack::Fields;
 
+/// Why a head is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadFault {
+    /// It is malformed (section 8.1.1), and how.
+    Malformed(&'static str),
+    /// It is larger than `SETTINGS_MAX_HEADER_LIST_SIZE` (section 10.5.1).
+    TooLarge {
+        /// The most that is taken, bytes.
+        max: u32,
+    },
+}
+
+impl HeadFault {
+    /// The status of HTTP that says so.
+    #[must_use]
+    pub const fn http_status(self) -> u16 {
+        match self {
+            Self::Malformed(_) => 400,
+            // RFC 6585, section 5.
+            Self::TooLarge { .. } => 431,
+        }
+    }
+}
+
 /// The head of a request (section 8.3.1), checked.
 #[derive(Debug, Default)]
 pub struct Head {

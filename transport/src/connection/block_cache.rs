@@ -1,9 +1,10 @@
 //! Header blocks that were seen before on a connection (RFC 7541, section 3).
 //!
 //! A client that calls one method again and again sends the same header block,
-//! byte for byte. A block that changed nothing in the dynamic table means the
-//! same for as long as the table stays as it was; it is recognised by its bytes,
-//! and its parsed form used again.
+//! byte for byte; one that indexes its fields does so from its second call on. A
+//! block that changed nothing in the dynamic table means the same for as long as
+//! the table stays as it was, and for ever if it does not refer to it; it is
+//! recognised by its bytes, and its parsed form used again.
 
 use std::sync::Arc;
 
@@ -18,9 +19,18 @@ const MAX_BLOCK_BYTES: usize = 512;
 const PATIENCE: u32 = 64;
 const SELDOM: u32 = 32;
 
+/// For how long a block means what it meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Validity {
+    /// For ever: it does not refer to the dynamic table.
+    Always,
+    /// While the table is of this generation.
+    Generation(u64),
+}
+
 struct Known<R> {
     block: Vec<u8>,
-    generation: u64,
+    validity: Validity,
     head: Arc<Head>,
     route: R,
 }
@@ -46,7 +56,13 @@ impl<R: Clone> BlockCache<R> {
     /// What a block means in a given generation of the dynamic table.
     #[inline]
     pub(super) fn find(&mut self, block: &[u8], generation: u64) -> Option<(Arc<Head>, R)> {
-        let is = |known: &Known<R>| known.block == block && known.generation == generation;
+        let is = |known: &Known<R>| {
+            known.block == block
+                && match known.validity {
+                    Validity::Always => true,
+                    Validity::Generation(then) => then == generation,
+                }
+        };
         let index = match self.known.get(self.last) {
             Some(known) if is(known) => self.last,
             _ => self.known.iter().position(is)?,
@@ -58,7 +74,7 @@ impl<R: Clone> BlockCache<R> {
     }
 
     /// Keeps what a block means.
-    pub(super) fn keep(&mut self, block: &[u8], generation: u64, head: &Arc<Head>, route: &R) {
+    pub(super) fn keep(&mut self, block: &[u8], validity: Validity, head: &Arc<Head>, route: &R) {
         self.misses = self.misses.saturating_add(1);
         let seldom = self.misses > PATIENCE && !self.misses.is_multiple_of(SELDOM);
         if block.len() > MAX_BLOCK_BYTES || seldom {
@@ -70,18 +86,26 @@ impl<R: Clone> BlockCache<R> {
             let block = block.to_vec();
             self.known.push(Known {
                 block,
-                generation,
+                validity,
                 head,
                 route,
             });
             return;
         }
-        let known = &mut self.known[self.next];
+        // A block of a table that is no more makes way first.
+        let stale = |known: &Known<R>| match (known.validity, validity) {
+            (Validity::Generation(then), Validity::Generation(now)) => then != now,
+            _ => false,
+        };
+        let place = self.known.iter().position(stale).unwrap_or(self.next);
+        let known = &mut self.known[place];
         known.block.clear();
         known.block.extend_from_slice(block);
-        known.generation = generation;
+        known.validity = validity;
         known.head = head;
         known.route = route;
-        self.next = (self.next + 1) % BLOCKS;
+        if place == self.next {
+            self.next = (self.next + 1) % BLOCKS;
+        }
     }
 }

@@ -15,7 +15,14 @@ use crate::frame::{
 use crate::hpack::Encoder;
 use crate::limits::Limits;
 use crate::message::Head;
+use crate::shared::Shared;
+use crate::stats::Counter;
 
+/// What is produced for a client that does not take it, while all connections
+/// together keep more than they may, bytes.
+const OVERLOADED_OUTPUT_BYTES: usize = 16 * 1024;
+/// A smaller buffer is not worth a copy, bytes.
+const LARGE_BUFFER_BYTES: usize = 16 * 1024;
 /// Heads kept for the next requests.
 const KEPT_HEADS: usize = 16;
 /// A head is kept if it holds no more, bytes.
@@ -24,6 +31,7 @@ const KEPT_HEAD_BYTES: usize = 4096;
 /// The part of a connection that an application writes its answers to.
 pub struct Core {
     pub(super) limits: Arc<Limits>,
+    pub(super) shared: Arc<Shared>,
     pub(super) now: Instant,
     /// What is to leave, from `out_sent` on.
     pub(crate) out: Vec<u8>,
@@ -37,6 +45,18 @@ pub struct Core {
     pub(super) queue: VecDeque<StreamKey>,
     /// Bytes that wait for windows.
     pub(super) unsent: usize,
+    /// The same, with those before them in the same buffers.
+    pub(super) pending: usize,
+    /// A request was complete, or answered.
+    pub(super) proven: bool,
+    /// The server keeps more than it may, as the turn began.
+    overloaded: bool,
+    /// What the output may hold for more to be read or produced.
+    max_output: usize,
+    /// Since when content waits and the client keeps the connection's window shut.
+    pub(super) shut_since: Option<Instant>,
+    /// No stream's window has been shut for too long before.
+    pub(super) next_stall: Option<Instant>,
     /// Streams whose bytes have all left and that may send more.
     pub(super) drained: Vec<StreamKey>,
     pub(super) buckets: Buckets,
@@ -45,7 +65,7 @@ pub struct Core {
 
 impl Core {
     /// Writes what a server sends first (section 3.4).
-    pub(super) fn new(limits: Arc<Limits>, now: Instant) -> Self {
+    pub(super) fn new(limits: Arc<Limits>, shared: Arc<Shared>, now: Instant) -> Self {
         let mut out = Vec::new();
         write_settings(
             &mut out,
@@ -80,9 +100,16 @@ impl Core {
             send_window: i64::from(INITIAL_WINDOW_BYTES),
             queue: VecDeque::new(),
             unsent: 0,
+            pending: 0,
+            shut_since: None,
+            next_stall: None,
+            proven: false,
+            overloaded: false,
+            max_output: limits.max_output_bytes,
             drained: Vec::new(),
             buckets: Buckets::new(),
             heads: Vec::new(),
+            shared,
             limits,
         }
     }
@@ -91,6 +118,11 @@ impl Core {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Counts what is rare.
+    pub(crate) fn count(&self, counter: Counter) {
+        self.shared.stats().count(counter);
     }
 
     /// The time of the current turn.
@@ -103,7 +135,7 @@ impl Core {
     #[inline]
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.out.len() - self.out_sent < self.limits.max_output_bytes
+        self.out.len() - self.out_sent < self.max_output
     }
 
     /// The socket took bytes. What is left moves to the front only when it is the
@@ -118,6 +150,48 @@ impl Core {
             self.out.drain(..self.out_sent);
             self.out_sent = 0;
         }
+    }
+
+    /// Looks whether the server keeps more than it may.
+    #[inline]
+    pub(super) fn look_at_load(&mut self) {
+        let overloaded = self.shared.is_overloaded();
+        if overloaded != self.overloaded {
+            self.overloaded = overloaded;
+            self.max_output = match overloaded {
+                true => OVERLOADED_OUTPUT_BYTES.min(self.limits.max_output_bytes),
+                false => self.limits.max_output_bytes,
+            };
+        }
+    }
+
+    /// True if the connections of the server keep more than they may: no call is
+    /// to begin.
+    #[inline]
+    #[must_use]
+    pub const fn is_overloaded(&self) -> bool {
+        self.overloaded
+    }
+
+    /// Bytes that it keeps, if the output is its own.
+    #[inline]
+    pub(super) const fn kept_bytes(&self) -> usize {
+        self.out.capacity() + self.pending + self.receive.unread() as usize
+    }
+
+    /// The output's buffer, if it is far larger than what is to leave, which gets
+    /// one of its own.
+    #[cold]
+    pub(super) fn take_large_buffer(&mut self) -> Option<Vec<u8>> {
+        let left = &self.out[self.out_sent..];
+        if self.out.capacity() < LARGE_BUFFER_BYTES || left.len() > self.out.capacity() / 4 {
+            return None;
+        }
+        let own = left.to_vec();
+        self.out_sent = 0;
+        let mut large = std::mem::replace(&mut self.out, own);
+        large.clear();
+        Some(large)
     }
 
     /// True if too much waits for the client's windows for any call to begin.
@@ -151,7 +225,12 @@ impl Core {
 
     #[inline]
     pub(super) fn close(&mut self, key: StreamKey, ending: Ending) {
-        self.unsent -= self.streams.close(key, ending);
+        let (unsent, pending) = self.streams.close(key, ending);
+        self.unsent -= unsent;
+        self.pending -= pending;
+        if self.unsent == 0 {
+            self.shut_since = None;
+        }
     }
 
     pub(super) fn spend(&mut self, what: Abuse) -> Result<(), Fault> {

@@ -85,6 +85,7 @@ impl<A: Application> Connection<A> {
             stream.promised = left.flatten();
             if end == End::Stream {
                 stream.remote_open = false;
+                self.core.proven = true;
             }
         }
         self.app.data(&mut self.core, key, data, end);

@@ -3,9 +3,12 @@
 use super::goaway::Phase;
 use super::streams::{Ending, StreamKey};
 use super::{Application, Connection, Failure};
+use std::time::Instant;
+
 use crate::abuse::Abuse;
 use crate::error_codes::{ErrorCode, Fault};
 use crate::frame::{write_goaway, write_reset};
+use crate::stats::Counter;
 
 impl<A: Application> Connection<A> {
     /// Section 5.4.
@@ -42,7 +45,29 @@ impl<A: Application> Connection<A> {
         let last = self.core.streams.last_id();
         write_goaway(&mut self.core.out, last, code, why);
         self.failure = Some(Failure { code, why });
+        self.core.shared.stats().failed(code, why);
         self.end();
+    }
+
+    /// Ends the connection before its time, for no fault of the client's: calls
+    /// in flight are answered as far as the application has an answer.
+    pub fn cut(&mut self, now: Instant, counter: Counter, why: &'static str) {
+        if !self.is_alive() {
+            return;
+        }
+        self.core.now = now;
+        self.core.count(counter);
+        self.app.ending(&mut self.core);
+        self.fail(ErrorCode::NO_ERROR, why);
+    }
+
+    /// The same without answers: nothing that matters is in flight.
+    pub fn close(&mut self, now: Instant, counter: Counter, why: &'static str) {
+        if self.is_alive() {
+            self.core.now = now;
+            self.core.count(counter);
+            self.fail(ErrorCode::NO_ERROR, why);
+        }
     }
 
     /// Drops every stream, and reads nothing more.

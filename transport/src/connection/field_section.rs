@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::block_cache::Validity;
 use super::flow_control::ReceiveWindow;
 use super::send::End;
 use super::streams::{Ending, StreamKey};
@@ -11,7 +12,8 @@ use crate::abuse::Abuse;
 use crate::error_codes::{ErrorCode, Fault};
 use crate::frame::write_reset;
 use crate::hpack::HpackError;
-use crate::message::{Head, check_trailers};
+use crate::message::{Head, HeadFault, check_trailers};
+use crate::stats::Counter;
 
 /// A header block whose last frame has not come.
 pub(super) struct PartialBlock {
@@ -64,6 +66,7 @@ impl<A: Application> Connection<A> {
             || partial.fragments.len() > limits.max_header_block_bytes
         {
             let code = ErrorCode::ENHANCE_YOUR_CALM;
+            self.core.count(Counter::Continuations);
             return Err(Fault::Connection(code, "continuations"));
         }
         if !end_headers {
@@ -109,9 +112,20 @@ impl<A: Application> Connection<A> {
         }
         if decoded.oversize {
             // RFC 6585, section 5.
-            return self.answer_status(id, 431, end);
+            self.core.count(Counter::HeaderList);
+            self.core.spend(Abuse::ServerResets)?;
+            let key = self.open(id, end);
+            let max = self.core.limits.max_header_list_bytes;
+            self.app
+                .unreadable(&mut self.core, key, HeadFault::TooLarge { max });
+            return Ok(());
         }
         if let Err(why) = fresh.check() {
+            // Section 8.1.1: an answer may come before the reset. Nothing more is
+            // taken from the client.
+            let key = self.open(id, End::Stream);
+            self.app
+                .unreadable(&mut self.core, key, HeadFault::Malformed(why));
             return Err(Fault::Stream(id, ErrorCode::PROTOCOL_ERROR, why));
         }
         if fresh.method() == b"CONNECT" {
@@ -119,7 +133,11 @@ impl<A: Application> Connection<A> {
         }
         let route = self.app.route(&head);
         if decoded.repeatable {
-            self.cache.keep(block, generation, &head, &route);
+            let validity = match decoded.dynamic {
+                true => Validity::Generation(generation),
+                false => Validity::Always,
+            };
+            self.cache.keep(block, validity, &head, &route);
         }
         self.on_request(id, head, route, end)
     }
@@ -136,7 +154,11 @@ impl<A: Application> Connection<A> {
             return self.refuse(id, Abuse::StrayFrames);
         }
         if self.core.streams.len() >= self.core.limits.max_concurrent_streams as usize {
+            self.core.count(Counter::StreamsRefused);
             return self.refuse(id, Abuse::RefusedStreams);
+        }
+        if end == End::Stream {
+            self.core.proven = true;
         }
         let promised = head.content_length();
         if end == End::Stream && promised.is_some_and(|length| length > 0) {
@@ -210,6 +232,7 @@ impl<A: Application> Connection<A> {
             return protocol("trailers over SETTINGS_MAX_HEADER_LIST_SIZE");
         }
         stream.remote_open = false;
+        self.core.proven = true;
         if let Err(why) = check_trailers(&self.trailers) {
             return protocol(why);
         }

@@ -41,6 +41,14 @@ impl ReceiveWindow {
         }
     }
 
+    /// Bytes that came and were not read.
+    #[inline]
+    pub(super) const fn unread(&self) -> u32 {
+        self.size
+            .saturating_sub(self.open)
+            .saturating_sub(self.read)
+    }
+
     /// Bytes were read. Says by how much to open the window: not before half of
     /// it was read, so that the client is told rarely.
     #[inline]
@@ -88,6 +96,9 @@ impl Core {
                 let code = ErrorCode::FLOW_CONTROL_ERROR;
                 return Err(Fault::Connection(code, overflow));
             }
+            if self.send_window > 0 {
+                self.shut_since = None;
+            }
             return Ok(());
         }
         let Some(key) = self.streams.find(id) else {
@@ -98,6 +109,9 @@ impl Core {
             if stream.send_window > i64::from(MAX_WINDOW_BYTES) {
                 let code = ErrorCode::FLOW_CONTROL_ERROR;
                 return Err(Fault::Stream(id, code, overflow));
+            }
+            if stream.send_window > 0 {
+                stream.shut_since = None;
             }
         }
         self.queue(key);
@@ -127,6 +141,9 @@ impl Core {
                 if stream.send_window > i64::from(MAX_WINDOW_BYTES) {
                     let why = "an initial window that takes a stream's over 2^31-1";
                     return Err(Fault::Connection(ErrorCode::FLOW_CONTROL_ERROR, why));
+                }
+                if stream.send_window > 0 {
+                    stream.shut_since = None;
                 }
             }
             self.queue(key);

@@ -40,7 +40,8 @@ use crate::error_codes::{ErrorCode, Fault};
 use crate::frame::{Frame, FrameHead, Kind, PREFACE};
 use crate::hpack::{Decoder, Fields};
 use crate::limits::Limits;
-use crate::message::Head;
+use crate::message::{Head, HeadFault};
+use crate::shared::Shared;
 
 /// What answers the requests of a connection.
 ///
@@ -53,6 +54,10 @@ pub trait Application {
 
     /// Reads a head.
     fn route(&mut self, head: &Head) -> Self::Route;
+
+    /// Answers a request whose head is none: it is reset after that, if it is
+    /// malformed, and ended.
+    fn unreadable(&mut self, core: &mut Core, key: StreamKey, fault: HeadFault);
 
     /// A request begins. With [`End::Stream`] it is complete.
     fn request(
@@ -76,6 +81,24 @@ pub trait Application {
 
     /// The stream was closed before its answer was complete.
     fn gone(&mut self, core: &mut Core, key: StreamKey);
+
+    /// The client did not open the stream's window while its answer waited. The
+    /// stream was closed.
+    fn stalled(&mut self, core: &mut Core, key: StreamKey) {
+        self.gone(core, key);
+    }
+
+    /// The connection is about to end, with every stream: the last chance to
+    /// answer.
+    fn ending(&mut self, core: &mut Core) {
+        let _ = core;
+    }
+
+    /// Bytes kept of requests that are not complete, without those that flow
+    /// control counts.
+    fn kept_bytes(&self) -> usize {
+        0
+    }
 }
 
 /// What became of some input.
@@ -122,11 +145,17 @@ enum Greeting {
 impl<A: Application> Connection<A> {
     /// A connection that begins now. The limits are [in range](Limits::in_range).
     /// `jitter` is any number: it spreads the ages that connections reach.
-    pub fn new(app: A, limits: Arc<Limits>, now: Instant, jitter: u64) -> Self {
+    pub fn new(
+        app: A,
+        limits: Arc<Limits>,
+        shared: Arc<Shared>,
+        now: Instant,
+        jitter: u64,
+    ) -> Self {
         Self {
             decoder: Decoder::new(limits.header_table_bytes as usize),
             moments: Moments::new(&limits.times, now, jitter),
-            core: Core::new(limits, now),
+            core: Core::new(limits, shared, now),
             app,
             cache: BlockCache::new(),
             partial: None,
@@ -178,6 +207,7 @@ impl<A: Application> Connection<A> {
 
     fn begin_turn(&mut self, now: Instant) {
         self.core.now = now;
+        self.core.look_at_load();
         if !self.is_stalled() {
             self.moments.wrote(now);
         }
@@ -288,13 +318,14 @@ impl<A: Application> Connection<A> {
         }
     }
 
-    /// Takes the output's buffer back, if nothing is to leave.
+    /// Takes the output's buffer back, if nothing is to leave, or so little that
+    /// it is better kept in a buffer of its size.
     #[inline]
     pub fn take_buffer(&mut self) -> Option<Vec<u8>> {
-        self.core
-            .out
-            .is_empty()
-            .then(|| std::mem::take(&mut self.core.out))
+        if self.core.out.is_empty() {
+            return Some(std::mem::take(&mut self.core.out));
+        }
+        self.core.take_large_buffer()
     }
 
     #[cfg(test)]
@@ -315,10 +346,26 @@ impl<A: Application> Connection<A> {
         self.failure
     }
 
-    /// True once a call was answered, or content was sent.
+    /// True once a request was complete, or answered.
+    #[inline]
     #[must_use]
-    pub const fn has_answered(&self) -> bool {
-        self.core.buckets.work > 0
+    pub const fn is_proven(&self) -> bool {
+        self.core.proven
+    }
+
+    /// What it shares with the others of its server.
+    #[must_use]
+    pub fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.core.shared)
+    }
+
+    /// Bytes that it keeps until its client or its application does something:
+    /// answers that were not taken, and requests that are not complete or not
+    /// read.
+    #[inline]
+    #[must_use]
+    pub fn kept_bytes(&self) -> usize {
+        self.core.kept_bytes() + self.app.kept_bytes()
     }
 
     /// True if the socket has taken enough for more to be read.

@@ -4,6 +4,8 @@
 //! output. What does not waits with its stream, and leaves in turn when the
 //! client opens its windows: each stream one frame after the other.
 
+use std::time::Instant;
+
 use super::core::Core;
 use super::streams::{Ending, Last, StreamKey};
 use crate::error_codes::ErrorCode;
@@ -73,6 +75,7 @@ impl Core {
         if self.streams.at(key).is_none() {
             return;
         }
+        self.proven = true;
         let start = begin_frame(&mut self.out);
         self.encoder.begin_block(&mut self.out);
         write(&mut BlockWriter {
@@ -153,6 +156,7 @@ impl Core {
         if length > 0 {
             stream.pending.extend_from_slice(&self.out[from..]);
             self.unsent += length;
+            self.pending += length;
         }
         self.out.truncate(start);
         self.queue(key);
@@ -231,15 +235,51 @@ impl Core {
             stream.queued = false;
             if stream.unsent() == 0 {
                 self.send_last(key);
+            } else if stream.send_window <= 0 {
+                // Queued again when its window opens.
+                self.shut(key);
             } else if connection_window <= 0 {
                 stream.queued = true;
                 self.queue.push_front(key);
+                self.shut_since.get_or_insert(self.now);
                 return;
-            } else if stream.send_window > 0 {
+            } else {
                 self.send_chunk(key);
                 self.queue(key);
             }
         }
+    }
+
+    /// Content waits, and the stream's window is shut.
+    fn shut(&mut self, key: StreamKey) {
+        let (now, stall) = (self.now, self.limits.times.stall);
+        if let Some(stream) = self.streams.at(key)
+            && stream.shut_since.is_none()
+        {
+            stream.shut_since = Some(now);
+            let end = now.checked_add(stall);
+            self.next_stall = self.next_stall.into_iter().chain(end).min();
+        }
+    }
+
+    /// The streams whose windows have been shut for too long.
+    pub(super) fn stalled(&mut self, now: Instant) -> Vec<StreamKey> {
+        let stall = self.limits.times.stall;
+        self.next_stall = None;
+        let keys: Vec<StreamKey> = self.streams.keys().collect();
+        let mut stalled = Vec::new();
+        for key in keys {
+            let shut = self.streams.at(key).and_then(|stream| stream.shut_since);
+            let Some(end) = shut.and_then(|since| since.checked_add(stall)) else {
+                continue;
+            };
+            if end <= now {
+                stalled.push(key);
+            } else {
+                self.next_stall = self.next_stall.into_iter().chain([end]).min();
+            }
+        }
+        stalled
     }
 
     /// One frame of a stream's content; both windows are open.
@@ -263,6 +303,7 @@ impl Core {
             .extend_from_slice(&stream.pending[from..from + length]);
         end_frame(&mut self.out, start, Kind::DATA, flags, key.id);
         if drained {
+            self.pending -= stream.pending.len();
             stream.pending.clear();
             stream.sent = 0;
             if matches!(stream.last, Last::Open) {

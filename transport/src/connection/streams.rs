@@ -11,6 +11,7 @@
 //! has answered before the request's end resets the stream (section 8.1).
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use super::flow_control::ReceiveWindow;
 
@@ -66,6 +67,8 @@ pub(super) struct Stream {
     pub(super) pending: Vec<u8>,
     pub(super) sent: usize,
     pub(super) last: Last,
+    /// Since when content waits and the client keeps this stream's window shut.
+    pub(super) shut_since: Option<Instant>,
     /// In the queue of streams to send from.
     pub(super) queued: bool,
 }
@@ -156,6 +159,7 @@ impl Streams {
                     pending: Vec::new(),
                     sent: 0,
                     last: Last::Open,
+                    shut_since: None,
                     queued: false,
                 });
                 u32::try_from(self.slots.len() - 1).expect("there are fewer slots than identifiers")
@@ -194,16 +198,18 @@ impl Streams {
             .map(|&(id, slot)| StreamKey { slot, id })
     }
 
-    /// Closes a stream. Returns how many bytes it had not sent.
-    pub(super) fn close(&mut self, key: StreamKey, ending: Ending) -> usize {
+    /// Closes a stream. Returns how many bytes it had not sent, and how many its
+    /// buffer held.
+    pub(super) fn close(&mut self, key: StreamKey, ending: Ending) -> (usize, usize) {
         let Some(stream) = self.at(key) else {
-            return 0;
+            return (0, 0);
         };
-        let unsent = stream.unsent();
+        let kept = (stream.unsent(), stream.pending.len());
         stream.id = 0;
         stream.promised = None;
         stream.sent = 0;
         stream.last = Last::Open;
+        stream.shut_since = None;
         stream.queued = false;
         stream.pending.clear();
         if stream.pending.capacity() > KEPT_BYTES {
@@ -221,7 +227,7 @@ impl Streams {
             }
         }
         self.compact();
-        unsent
+        kept
     }
 
     fn compact(&mut self) {

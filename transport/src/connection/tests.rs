@@ -1,4 +1,5 @@
 mod abuse;
+mod blocks;
 mod conversation;
 mod flow;
 mod protocol;
@@ -14,7 +15,7 @@ use crate::frame::{
     write_window_update,
 };
 use crate::hpack::write_literal;
-use crate::testing::start;
+use crate::testing::{shared, start};
 
 /// Answers every request with its own content, and writes down what it saw.
 #[derive(Default)]
@@ -23,6 +24,8 @@ struct Echo {
     events: Vec<String>,
     /// Requests are left open.
     silent: bool,
+    /// Heads that were looked at.
+    routed: usize,
 }
 
 impl Echo {
@@ -42,7 +45,12 @@ impl Echo {
 impl Application for Echo {
     type Route = Vec<u8>;
 
+    fn unreadable(&mut self, core: &mut Core, key: StreamKey, fault: HeadFault) {
+        core.send_headers(key, End::Stream, |block| block.status(fault.http_status()));
+    }
+
     fn route(&mut self, head: &Head) -> Vec<u8> {
+        self.routed += 1;
         head.path().to_vec()
     }
 
@@ -90,7 +98,13 @@ impl Application for Echo {
 }
 
 fn connection(limits: Limits) -> Connection<Echo> {
-    Connection::new(Echo::default(), Arc::new(limits.in_range()), start(), 100)
+    Connection::new(
+        Echo::default(),
+        Arc::new(limits.in_range()),
+        shared(),
+        start(),
+        100,
+    )
 }
 
 /// A connection that has greeted, with its first output taken away.

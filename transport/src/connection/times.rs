@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::goaway::KEEPALIVE_PING;
+use super::goaway::{KEEPALIVE_PING, Phase};
 use super::{Application, Connection};
 use crate::error_codes::ErrorCode;
 use crate::frame::write_ping;
 use crate::limits::Times;
+use crate::stats::Counter;
 
 /// When what was last seen, and until when what must be.
 #[derive(Debug)]
@@ -134,7 +135,13 @@ impl<A: Application> Connection<A> {
     #[must_use]
     pub fn next_time(&self) -> Option<Instant> {
         if self.is_alive() {
-            self.moments.next(self.is_stalled())
+            let shut = self.core.shut_since;
+            let stall = shut.and_then(|since| since.checked_add(self.moments.times.stall));
+            let next = self.moments.next(self.is_stalled());
+            next.into_iter()
+                .chain(stall)
+                .chain(self.core.next_stall)
+                .min()
         } else {
             // Output that nobody takes.
             self.moments.wrote.checked_add(self.moments.times.stall)
@@ -153,6 +160,7 @@ impl<A: Application> Connection<A> {
         let stall = self.moments.wrote.checked_add(self.moments.times.stall);
         if self.is_stalled() {
             if is_past(stall, now) {
+                self.core.count(Counter::Stall);
                 return false;
             }
         } else {
@@ -166,27 +174,51 @@ impl<A: Application> Connection<A> {
         }
         self.check_waits(now);
         self.check_life(now);
+        self.end_stalled(now);
         true
     }
 
     /// Things that must come.
     fn check_waits(&mut self, now: Instant) {
         let moments = &self.moments;
-        let (code, why) = if is_past(moments.preface, now) {
-            (ErrorCode::PROTOCOL_ERROR, "no connection preface in time")
+        let shut = self.core.shut_since;
+        let stall = shut.and_then(|since| since.checked_add(moments.times.stall));
+        let (counter, code, why) = if is_past(moments.preface, now) {
+            let why = "no connection preface in time";
+            (Counter::Preface, ErrorCode::PROTOCOL_ERROR, why)
         } else if is_past(moments.settings_ack, now) {
             let why = "settings that were not acknowledged";
-            (ErrorCode::SETTINGS_TIMEOUT, why)
+            (Counter::SettingsAck, ErrorCode::SETTINGS_TIMEOUT, why)
         } else if is_past(moments.header_block, now) {
-            (ErrorCode::ENHANCE_YOUR_CALM, "header_block")
+            let code = ErrorCode::ENHANCE_YOUR_CALM;
+            (Counter::HeaderBlock, code, "header_block")
+        } else if is_past(stall, now) {
+            let code = ErrorCode::ENHANCE_YOUR_CALM;
+            (Counter::Stall, code, "a window that stays shut")
         } else if is_past(moments.keepalive_ack, now) {
-            (ErrorCode::NO_ERROR, "no sign of life")
+            let why = "no sign of life";
+            (Counter::KeepaliveAck, ErrorCode::NO_ERROR, why)
         } else if is_past(moments.end, now) {
-            (ErrorCode::NO_ERROR, "the grace of the drain is over")
+            let why = "the grace of the drain is over";
+            return self.cut(now, Counter::DrainGrace, why);
         } else {
             return;
         };
+        self.core.count(counter);
         self.fail(code, why);
+    }
+
+    /// Streams that are kept from ending, whatever the others do.
+    fn end_stalled(&mut self, now: Instant) {
+        if !is_past(self.core.next_stall, now) || !self.is_alive() {
+            return;
+        }
+        for key in self.core.stalled(now) {
+            self.core.count(Counter::StreamsStalled);
+            self.core.reset(key, ErrorCode::ENHANCE_YOUR_CALM);
+            self.app.stalled(&mut self.core, key);
+        }
+        self.send_pending();
     }
 
     /// The connection's course.
@@ -206,7 +238,16 @@ impl<A: Application> Connection<A> {
             self.second_goaway();
         }
         let idle = self.moments.busy.checked_add(self.moments.times.idle);
-        if is_past(self.moments.age, now) || is_past(idle, now) {
+        let counter = match (is_past(self.moments.age, now), is_past(idle, now)) {
+            (true, _) => Some(Counter::Age),
+            (_, true) => Some(Counter::Idle),
+            _ => None,
+        };
+        if let Some(counter) = counter {
+            // A connection that is drained already stays so.
+            if self.phase == Phase::Open {
+                self.core.count(counter);
+            }
             self.moments.age = None;
             self.moments.busy = now;
             self.drain(now);

@@ -1,5 +1,6 @@
 //! RFC 9113, section 8.3.1: a head in the types of the `http` crate.
 
+use http::header::COOKIE;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 
@@ -14,6 +15,7 @@ pub(super) fn of(head: &Head, body: Body) -> Option<Request<Body>> {
     *request.uri_mut() = uri(head)?;
     *request.version_mut() = Version::HTTP_2;
     append(request.headers_mut(), head.metadata())?;
+    join_cookies(request.headers_mut())?;
     Some(request)
 }
 
@@ -35,6 +37,22 @@ fn append<'a>(
     Some(())
 }
 
+/// RFC 9113, section 8.2.3: crumbs of a cookie "MUST be concatenated into a single
+/// octet string using the two-octet delimiter" before they are passed on.
+fn join_cookies(map: &mut HeaderMap) -> Option<()> {
+    let mut crumbs = map.get_all(COOKIE).iter();
+    if let (Some(_), Some(_)) = (crumbs.next(), crumbs.next()) {
+        let all: Vec<&[u8]> = map
+            .get_all(COOKIE)
+            .iter()
+            .map(HeaderValue::as_bytes)
+            .collect();
+        let whole = HeaderValue::from_bytes(&all.join(&b"; "[..])).ok()?;
+        map.insert(COOKIE, whole);
+    }
+    Some(())
+}
+
 fn uri(head: &Head) -> Option<Uri> {
     let path = PathAndQuery::try_from(head.path()).ok()?;
     let mut parts = http::uri::Parts::default();
@@ -47,4 +65,27 @@ fn uri(head: &Head) -> Option<Uri> {
         parts.scheme = Some(Scheme::try_from(head.scheme()).ok()?);
     }
     Uri::from_parts(parts).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crumbs_of_a_cookie_are_joined() {
+        let check = |crumbs: &[&str], expected: &[&str]| {
+            let fields = crumbs
+                .iter()
+                .map(|crumb| (&b"cookie"[..], crumb.as_bytes()));
+            let mut map = HeaderMap::new();
+            append(&mut map, fields.chain([(&b"a"[..], &b"b"[..])])).unwrap();
+            join_cookies(&mut map).unwrap();
+            let cookies: Vec<_> = map.get_all(COOKIE).iter().collect();
+            assert_eq!(cookies, expected);
+            assert_eq!(map["a"], "b");
+        };
+        check(&[], &[]);
+        check(&["a=b"], &["a=b"]);
+        check(&["a=b", "c=d", "e=f"], &["a=b; c=d; e=f"]);
+    }
 }

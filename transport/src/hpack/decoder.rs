@@ -14,6 +14,9 @@ pub struct Decoded {
     /// The same bytes decode to the same fields as long as
     /// [`Decoder::generation`] stays what it is.
     pub repeatable: bool,
+    /// It refers to the dynamic table. If not, the same bytes decode to the same
+    /// fields whatever becomes of the table.
+    pub dynamic: bool,
 }
 
 /// The receiving end of one direction of a connection.
@@ -57,6 +60,7 @@ impl Decoder {
         let mut decoded = Decoded {
             oversize: false,
             repeatable: true,
+            dynamic: false,
         };
         let mut rest = block;
         let mut at_beginning = true;
@@ -75,12 +79,12 @@ impl Decoder {
                 fields.clear();
             }
             rest = match first {
-                0x80.. => self.indexed(rest, fields)?,
+                0x80.. => self.indexed(rest, fields, &mut decoded)?,
                 0x40.. => {
                     decoded.repeatable = false;
-                    self.literal_inserted(rest, fields)?
+                    self.literal_inserted(rest, fields, &mut decoded)?
                 }
-                _ => self.literal(rest, 4, fields)?,
+                _ => self.literal(rest, 4, fields, &mut decoded)?,
             };
             if fields.list_bytes() > max_list_bytes {
                 decoded.oversize = true;
@@ -106,8 +110,14 @@ impl Decoder {
 
     /// Section 6.1.
     #[inline]
-    fn indexed<'a>(&self, input: &'a [u8], fields: &mut Fields) -> Result<&'a [u8], HpackError> {
+    fn indexed<'a>(
+        &self,
+        input: &'a [u8],
+        fields: &mut Fields,
+        decoded: &mut Decoded,
+    ) -> Result<&'a [u8], HpackError> {
         let (index, rest) = integer::decode(input, 7)?;
+        decoded.dynamic |= index > static_table::LENGTH;
         let (name, value) = self.entry(index)?;
         fields.octets().extend_from_slice(name);
         fields.name_ends();
@@ -121,8 +131,9 @@ impl Decoder {
         &mut self,
         input: &'a [u8],
         fields: &mut Fields,
+        decoded: &mut Decoded,
     ) -> Result<&'a [u8], HpackError> {
-        let rest = self.literal(input, 6, fields)?;
+        let rest = self.literal(input, 6, fields, decoded)?;
         if let Some((name, value)) = fields.len().checked_sub(1).and_then(|i| fields.at(i)) {
             self.table.insert(name, value);
             self.generation += 1;
@@ -138,8 +149,10 @@ impl Decoder {
         input: &'a [u8],
         prefix: u32,
         fields: &mut Fields,
+        decoded: &mut Decoded,
     ) -> Result<&'a [u8], HpackError> {
         let (index, mut rest) = integer::decode(input, prefix)?;
+        decoded.dynamic |= index > static_table::LENGTH;
         if index == 0 {
             let (name, after) = Literal::parse(rest)?;
             name.append_to(fields.octets())?;

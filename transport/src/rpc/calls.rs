@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::message::{self, Progress};
-use super::reply::{Reply, Sent};
+use super::reply::{self, Closing, Reply, Sent};
 use super::request::{Route, of_typed_lane};
-use super::status::{Code, Status};
+use super::status::Status;
 use super::waiting::WaitingCall;
 use super::wakes::Wakes;
-use super::{Handler, Outcome, Request};
+use super::{Handler, Outcome, Refusal, Refused, Request};
 use crate::connection::{Application, Core, End, StreamKey};
+use crate::error_codes::ErrorCode;
 use crate::general::{GeneralCall, GeneralLane};
 use crate::hpack::Fields;
-use crate::message::Head;
+use crate::message::{Head, HeadFault};
+use crate::stats::Counter;
 
 /// Buffers of requests in parts that are kept for the next.
 const KEPT_BUFFERS: usize = 32;
@@ -62,6 +64,32 @@ pub(super) struct Gathering<M> {
     /// When the request must be complete.
     until: Option<Instant>,
     content: Vec<u8>,
+}
+
+impl<M: Clone> Gathering<M> {
+    /// How the handler says that the call ends.
+    #[cold]
+    fn refuse<H: Handler<Method = M>>(
+        &self,
+        core: &Core,
+        handler: &mut H,
+        why: Refusal,
+        sent: &mut Sent,
+    ) -> Status {
+        core.count(why.counter());
+        let refused = Refused {
+            method: &self.method,
+            head: &self.head,
+            received: self.received,
+            deadline: self.deadline,
+        };
+        let plain = why.clone();
+        let mut closing = Closing(sent);
+        catch_unwind(AssertUnwindSafe(|| {
+            handler.refuse(&refused, why, &mut closing)
+        }))
+        .unwrap_or_else(|_| plain.status())
+    }
 }
 
 impl<H: Handler, L: GeneralLane> Rpc<H, L> {
@@ -135,24 +163,40 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
             call.content.extend_from_slice(data);
             &call.content
         };
-        let status = match (message::read(whole, max_bytes), end) {
-            (Err(status), _) => status,
+        let why = match (message::read(whole, max_bytes), end) {
+            (Err(why), _) => why,
             (Ok(Progress::Complete(message)), End::Stream) => {
                 self.dispatch(core, key, &call, message);
                 return self.forget(core, call);
             }
             (Ok(Progress::Incomplete), End::Stream) => message::cut_short(whole),
             (Ok(_), End::Open) => {
-                self.assembled += call.content.len();
-                if self.assembled <= core.limits().max_assembly_bytes {
+                let assembled = self.assembled + call.content.len();
+                if core.is_overloaded() {
+                    Refusal::Overloaded
+                } else if assembled > core.limits().max_assembly_bytes {
+                    Refusal::AssemblyFull
+                } else {
+                    self.assembled = assembled;
                     return self.put(key, State::Gathering(call));
                 }
-                self.assembled -= call.content.len();
-                let why = "the connection has too much of requests that are not complete";
-                Status::new(Code::RESOURCE_EXHAUSTED, why)
             }
         };
-        Reply::new(core, key, &mut Sent::default()).end(&status);
+        self.refuse(core, key, call, why);
+    }
+
+    /// Ends a call that was not given to the handler, in the handler's words.
+    #[cold]
+    fn refuse(
+        &mut self,
+        core: &mut Core,
+        key: StreamKey,
+        call: Gathering<H::Method>,
+        why: Refusal,
+    ) {
+        let mut sent = Sent::default();
+        let status = call.refuse(core, &mut self.handler, why, &mut sent);
+        Reply::new(core, key, &mut sent).end(&status);
         self.forget(core, call);
     }
 
@@ -179,24 +223,27 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
         message: &[u8],
     ) {
         let mut sent = Sent::default();
-        let refused = if core.is_clogged() {
-            let why = "too much waits for this client to read it";
-            Some(Status::new(Code::RESOURCE_EXHAUSTED, why))
+        let refused = if core.is_overloaded() {
+            Some(Refusal::Overloaded)
+        } else if core.is_clogged() {
+            Some(Refusal::Clogged)
         } else if call.deadline.is_some_and(|at| at <= core.now()) {
-            Some(deadline_exceeded())
+            Some(Refusal::DeadlineExceeded)
         } else {
             None
         };
-        let mut reply = Reply::new(core, key, &mut sent);
-        if let Some(status) = refused {
-            return reply.end(&status);
+        if let Some(why) = refused {
+            let status = call.refuse(core, &mut self.handler, why, &mut sent);
+            return Reply::new(core, key, &mut sent).end(&status);
         }
+        let mut reply = Reply::new(core, key, &mut sent);
         let request = Request {
             method: &call.method,
             head: &call.head,
             message,
             received: call.received,
             deadline: call.deadline,
+            now: reply.core().now(),
         };
         let handler = &mut self.handler;
         let outcome = catch_unwind(AssertUnwindSafe(|| handler.call(request, &mut reply)));
@@ -209,7 +256,11 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
                 self.put(key, State::Waiting(Box::new(call)));
                 self.ready.push(key);
             }
-            Err(_) => reply.end(&panicked()),
+            Err(_) => {
+                let (core, sent) = reply.parts();
+                let status = call.refuse(core, handler, Refusal::Panicked, sent);
+                reply.end(&status);
+            }
         }
     }
 }
@@ -224,6 +275,13 @@ impl<H: Handler, L: GeneralLane> Application for Rpc<H, L> {
             Some((method, timeout)) => Route::Typed { method, timeout },
             None => Route::General,
         }
+    }
+
+    fn unreadable(&mut self, core: &mut Core, key: StreamKey, fault: HeadFault) {
+        let handler = &mut self.handler;
+        let status = catch_unwind(AssertUnwindSafe(|| handler.refuse_head(fault)));
+        let status = status.unwrap_or_else(|_| Refusal::Panicked.status());
+        reply::refuse_head(core, key, fault, &status);
     }
 
     #[inline]
@@ -254,6 +312,12 @@ impl<H: Handler, L: GeneralLane> Application for Rpc<H, L> {
                 if end == End::Stream {
                     self.gather(core, key, &[], end);
                 }
+            }
+            Route::General if core.is_overloaded() => {
+                core.count(Counter::StreamsOverloaded);
+                core.recycle(head);
+                // Safe to send again (RFC 9113, section 8.7).
+                core.reset(key, ErrorCode::REFUSED_STREAM);
             }
             Route::General => {
                 let waker = self.wakes.waker(key);
@@ -302,10 +366,38 @@ impl<H: Handler, L: GeneralLane> Application for Rpc<H, L> {
         }
     }
 
+    fn stalled(&mut self, core: &mut Core, key: StreamKey) {
+        match self.call_at(key) {
+            // Its answer reaches nobody.
+            Some(State::Gathering(_) | State::Waiting(_)) => {
+                self.fail(core, key, Refusal::Stalled);
+            }
+            Some(State::General(_)) | None => self.gone(core, key),
+        }
+    }
+
+    fn ending(&mut self, core: &mut Core) {
+        for slot in 0..self.calls.len() {
+            if let Some(call) = &self.calls[slot]
+                && let State::Gathering(_) | State::Waiting(_) = call.state
+            {
+                let slot = u32::try_from(slot).unwrap_or(u32::MAX);
+                let key = StreamKey { slot, id: call.id };
+                self.fail(core, key, Refusal::Draining);
+            }
+        }
+    }
+
+    fn kept_bytes(&self) -> usize {
+        self.assembled
+    }
+
     fn gone(&mut self, core: &mut Core, key: StreamKey) {
         match self.take(key) {
             Some(State::Gathering(call)) => {
                 self.assembled -= call.content.len();
+                // It reaches nobody.
+                let _ = call.refuse(core, &mut self.handler, Refusal::Gone, &mut Sent::default());
                 self.forget(core, call);
             }
             Some(State::General(call)) => core.consumed(key, call.unread()),
@@ -315,16 +407,16 @@ impl<H: Handler, L: GeneralLane> Application for Rpc<H, L> {
 }
 
 impl<H: Handler, L: GeneralLane> Rpc<H, L> {
-    /// Ends a call of the typed lane with a status.
-    pub(super) fn fail(&mut self, core: &mut Core, key: StreamKey, status: &Status) {
+    /// Ends a call of the typed lane.
+    fn fail(&mut self, core: &mut Core, key: StreamKey, why: Refusal) {
         match self.take(key) {
             Some(State::Gathering(call)) => {
-                Reply::new(core, key, &mut Sent::default()).end(status);
                 self.assembled -= call.content.len();
-                self.forget(core, call);
+                self.refuse(core, key, call, why);
             }
             Some(State::Waiting(mut call)) => {
-                Reply::new(core, key, &mut call.sent).end(status);
+                let status = call.refuse(core, why);
+                Reply::new(core, key, &mut call.sent).end(&status);
             }
             Some(State::General(_)) | None => {}
         }
@@ -349,17 +441,22 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
             let Some(call) = &self.calls[slot] else {
                 continue;
             };
-            let deadline = match &call.state {
-                State::Gathering(call) => call.until,
-                State::Waiting(call) => call.deadline,
-                State::General(_) => None,
+            let (until, deadline) = match &call.state {
+                State::Gathering(call) => (call.until, call.deadline),
+                State::Waiting(call) => (call.deadline, call.deadline),
+                State::General(_) => (None, None),
             };
-            if deadline.is_some_and(|at| at <= now) {
+            let is_past = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+            if is_past(until) {
                 let slot = u32::try_from(slot).unwrap_or(u32::MAX);
                 let key = StreamKey { slot, id: call.id };
-                self.fail(core, key, &deadline_exceeded());
+                let why = match is_past(deadline) {
+                    true => Refusal::DeadlineExceeded,
+                    false => Refusal::RequestTimeout,
+                };
+                self.fail(core, key, why);
             } else {
-                self.expects(deadline);
+                self.expects(until);
             }
         }
     }
@@ -370,12 +467,4 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
     pub const fn next_time(&self) -> Option<Instant> {
         self.next_deadline
     }
-}
-
-pub(super) const fn deadline_exceeded() -> Status {
-    Status::new(Code::DEADLINE_EXCEEDED, "the deadline has passed")
-}
-
-pub(super) const fn panicked() -> Status {
-    Status::new(Code::INTERNAL, "the server failed at this call")
 }

@@ -1,7 +1,9 @@
 //! gRPC over HTTP/2, "Length-Prefixed-Message": a flag, four bytes of length, and
 //! the message.
 
-use super::status::{Code, Status};
+use std::borrow::Cow;
+
+use super::refusal::Refusal;
 
 /// Bytes before a message.
 pub(super) const PREFIX_BYTES: usize = 5;
@@ -20,35 +22,40 @@ pub(super) enum Progress<'a> {
 /// # Errors
 /// It is refused by its prefix, before its content is there.
 #[inline]
-pub(super) fn read(content: &[u8], max_bytes: usize) -> Result<Progress<'_>, Status> {
+pub(super) fn read(content: &[u8], max_bytes: usize) -> Result<Progress<'_>, Refusal> {
     let Some((&[flag, a, b, c, d], rest)) = content.split_first_chunk() else {
         return Ok(Progress::Incomplete);
     };
     let length = u32::from_be_bytes([a, b, c, d]) as usize;
     if flag != 0 {
-        let why = "a compressed message without grpc-encoding";
-        return Err(Status::new(Code::INTERNAL, why));
+        let why = match flag {
+            1 => "a compressed message without grpc-encoding",
+            _ => "the compressed flag of a message must be 0 or 1",
+        };
+        return Err(Refusal::Malformed(why.into()));
     }
     if length > max_bytes {
-        let why = "the message is larger than the server takes";
-        return Err(Status::new(Code::RESOURCE_EXHAUSTED, why));
+        return Err(Refusal::TooLarge {
+            bytes: length,
+            max: max_bytes,
+        });
     }
     match rest.len().cmp(&length) {
         std::cmp::Ordering::Less => Ok(Progress::Incomplete),
         std::cmp::Ordering::Equal => Ok(Progress::Complete(rest)),
         std::cmp::Ordering::Greater => {
             let why = "more than the one message of this method";
-            Err(Status::new(Code::UNIMPLEMENTED, why))
+            Err(Refusal::Cardinality(why.into()))
         }
     }
 }
 
 /// Why a request that has ended is not complete.
-pub(super) const fn cut_short(content: &[u8]) -> Status {
+pub(super) const fn cut_short(content: &[u8]) -> Refusal {
     if content.is_empty() {
-        Status::new(Code::UNIMPLEMENTED, "a request without a message")
+        Refusal::Cardinality(Cow::Borrowed("a request without a message"))
     } else {
-        Status::new(Code::INTERNAL, "a message that ends too early")
+        Refusal::Malformed(Cow::Borrowed("a message that ends too early"))
     }
 }
 
@@ -64,12 +71,13 @@ pub(super) fn write_prefix(out: &mut [u8], start: usize) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::status::Code;
     use super::*;
 
     #[test]
     fn a_message_is_judged_by_its_prefix() {
         let check = |content: &[u8], expected: Result<Progress<'_>, Code>| {
-            assert_eq!(read(content, 3).map_err(|status| status.code), expected);
+            assert_eq!(read(content, 3).map_err(|why| why.status().code), expected);
         };
         let whole = b"\0\0\0\0\x03abc";
         for cut in 0..whole.len() {

@@ -11,6 +11,7 @@
 //! | `request.rs` | Requests |
 //! | `message.rs` | Length-Prefixed-Message |
 //! | `reply.rs` | Responses |
+//! | `refusal.rs` | why the transport ends a call by itself |
 //! | `status.rs` | Status, Status-Message, Status-Details |
 //! | `calls.rs` | a call from its head to its handler |
 //! | `waiting.rs` | calls whose handlers wait, and server streams |
@@ -18,6 +19,7 @@
 
 mod calls;
 mod message;
+mod refusal;
 mod reply;
 mod request;
 mod status;
@@ -29,11 +31,12 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 pub use calls::Rpc;
-pub use reply::Reply;
+pub use refusal::{Refusal, Refused};
+pub use reply::{Closing, Reply};
 pub use request::Route;
 pub use status::{Code, Status};
 
-use crate::message::Head;
+use crate::message::{Head, HeadFault};
 
 /// Answers the calls of one connection.
 pub trait Handler {
@@ -50,12 +53,40 @@ pub trait Handler {
 
     /// Answers a call whose request is complete.
     ///
-    /// A panic ends the call with `INTERNAL`.
+    /// A panic ends the call, with what [`Self::refuse`] makes of it.
     fn call(
         &mut self,
         request: Request<'_, Self::Method>,
         reply: &mut Reply<'_>,
     ) -> Outcome<Self::Waiting>;
+
+    /// The status of a request whose head cannot be read: it is malformed, or too
+    /// large. Whether it is a call of gRPC is not known.
+    fn refuse_head(&mut self, fault: HeadFault) -> Status {
+        match fault {
+            HeadFault::Malformed(why) => Status::new(Code::INVALID_ARGUMENT, why),
+            HeadFault::TooLarge { .. } => {
+                Status::new(Code::RESOURCE_EXHAUSTED, "the metadata is too large")
+            }
+        }
+    }
+
+    /// The status of a call that the transport ends: its request is wrong or too
+    /// late, a limit is reached, [`Self::call`] panicked. Also told of a call
+    /// whose client has gone before its request was complete, so that it may be
+    /// logged; the status then reaches nobody, as [`Refusal`] says.
+    ///
+    /// Each call is either answered by [`Self::call`] and what it left waiting,
+    /// or ended here, except that a panic of `call` leads to both.
+    fn refuse(
+        &mut self,
+        call: &Refused<'_, Self::Method>,
+        why: Refusal,
+        closing: &mut Closing<'_>,
+    ) -> Status {
+        let _ = (call, closing);
+        why.status()
+    }
 }
 
 /// A call, borrowed from its connection.
@@ -71,6 +102,8 @@ pub struct Request<'a, M> {
     pub received: Instant,
     /// When the caller gives up. The transport ends the call then.
     pub deadline: Option<Instant>,
+    /// Now, as of the beginning of this turn.
+    pub now: Instant,
 }
 
 /// What became of a call.
@@ -84,11 +117,20 @@ pub enum Outcome<W> {
 
 /// A call that waits, or a stream of messages.
 pub trait Waiting {
-    /// Goes on. Dropped when the caller goes away or the deadline passes.
+    /// Goes on. Dropped when the caller goes away.
     ///
     /// Not polled while what it has sent waits for the client: so a stream that
     /// is not read stops.
     fn poll(&mut self, cx: &mut Context<'_>, reply: &mut Reply<'_>) -> Poll<Step>;
+
+    /// The status of a call that the transport ends while it waits: its deadline
+    /// has passed, the server ends, [`Self::poll`] panicked. It is dropped next.
+    ///
+    /// One whose client has gone is dropped without.
+    fn refuse(&mut self, why: Refusal, closing: &mut Closing<'_>) -> Status {
+        let _ = closing;
+        why.status()
+    }
 }
 
 /// How far a waiting call went.
@@ -103,6 +145,10 @@ pub enum Step {
 impl<W: Waiting + ?Sized> Waiting for Box<W> {
     fn poll(&mut self, cx: &mut Context<'_>, reply: &mut Reply<'_>) -> Poll<Step> {
         (**self).poll(cx, reply)
+    }
+
+    fn refuse(&mut self, why: Refusal, closing: &mut Closing<'_>) -> Status {
+        (**self).refuse(why, closing)
     }
 }
 

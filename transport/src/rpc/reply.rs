@@ -4,6 +4,7 @@ use super::message::{PREFIX_BYTES, write_prefix};
 use super::status::Status;
 use crate::connection::{BlockWriter, Core, DataMark, End, StreamKey};
 use crate::hpack::{Repeated, write_literal};
+use crate::message::HeadFault;
 
 /// What of a response was sent, and what is to go with its head and trailers.
 #[derive(Debug, Default)]
@@ -12,6 +13,22 @@ pub(super) struct Sent {
     /// Literals, encoded. Empty, and without memory, for nearly every call.
     metadata: Vec<u8>,
     trailers: Vec<u8>,
+}
+
+/// What goes with the status of a call that the transport ends.
+pub struct Closing<'a>(pub(super) &'a mut Sent);
+
+impl Closing<'_> {
+    /// Adds to the response's headers, if none were sent yet. `name` is in lower
+    /// case.
+    pub fn metadata(&mut self, name: &[u8], value: &[u8]) {
+        write_literal(&mut self.0.metadata, name, value);
+    }
+
+    /// Adds to the response's trailers. `name` is in lower case.
+    pub fn trailer(&mut self, name: &[u8], value: &[u8]) {
+        write_literal(&mut self.0.trailers, name, value);
+    }
 }
 
 /// Where a handler writes its answer: straight into the connection's output.
@@ -32,6 +49,15 @@ impl<'a> Reply<'a> {
             sent,
             open: None,
         }
+    }
+
+    #[inline]
+    pub(super) const fn core(&self) -> &Core {
+        self.core
+    }
+
+    pub(super) const fn parts(&mut self) -> (&Core, &mut Sent) {
+        (self.core, self.sent)
     }
 
     /// Adds to the response's headers; without effect after the first message.
@@ -92,6 +118,17 @@ impl<'a> Reply<'a> {
             });
         }
     }
+}
+
+/// Answers a request whose head cannot be read, so that it is not known what the
+/// client speaks: with the status of gRPC, for those who look for it, under one of
+/// HTTP that says the same.
+pub(super) fn refuse_head(core: &mut Core, key: StreamKey, fault: HeadFault, status: &Status) {
+    core.send_headers(key, End::Stream, |block| {
+        block.status(fault.http_status());
+        block.repeated(Repeated::ContentTypeGrpc);
+        status.write(block);
+    });
 }
 
 #[inline]

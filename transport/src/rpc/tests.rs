@@ -2,6 +2,7 @@
 
 mod calls;
 mod random;
+mod refusals;
 mod waiting;
 
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ use crate::frame::{
 use crate::hpack::{Decoder, Fields, write_literal};
 use crate::limits::Limits;
 use crate::testing::service::{Methods, Mirror};
-use crate::testing::start;
+use crate::testing::{shared, start};
 
 /// What came back on one stream.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -51,7 +52,7 @@ impl Client {
         let rpc = Rpc::new(methods.clone(), Mirror);
         let limits = Arc::new(limits.in_range());
         let mut client = Self {
-            connection: Connection::new(rpc, limits, start(), 0),
+            connection: Connection::new(rpc, limits, shared(), start(), 0),
             methods,
             decoder: Decoder::new(4096),
             answers: BTreeMap::new(),

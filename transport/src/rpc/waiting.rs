@@ -5,12 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use super::calls::{Rpc, State, panicked};
-use super::reply::{Reply, Sent};
-use super::{Handler, Step, Waiting};
+use super::calls::{Rpc, State};
+use super::reply::{Closing, Reply, Sent};
+use super::{Handler, Refusal, Status, Step, Waiting};
 use crate::connection::{Core, StreamKey};
 use crate::error_codes::ErrorCode;
 use crate::general::{GeneralLane, Progress};
+use crate::stats::Counter;
 
 /// How often one call may go on in a turn, before its neighbours and the socket
 /// get theirs.
@@ -38,6 +39,21 @@ impl<W> WaitingCall<W> {
             waker,
         }
     }
+}
+
+impl<W: Waiting> WaitingCall<W> {
+    /// How the call says that it ends.
+    pub(super) fn refuse(&mut self, core: &Core, why: Refusal) -> Status {
+        refuse(core, &mut self.waiting, why, &mut self.sent)
+    }
+}
+
+fn refuse(core: &Core, waiting: &mut impl Waiting, why: Refusal, sent: &mut Sent) -> Status {
+    core.count(why.counter());
+    let plain = why.clone();
+    let mut closing = Closing(sent);
+    catch_unwind(AssertUnwindSafe(|| waiting.refuse(why, &mut closing)))
+        .unwrap_or_else(|_| plain.status())
 }
 
 /// What one poll of a call came to.
@@ -107,6 +123,7 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
                         Polled::Ended
                     }
                     Err(_) => {
+                        core.count(Counter::StreamsPanicked);
                         let unread = call.unread();
                         core.consumed(key, unread);
                         core.reset(key, ErrorCode::INTERNAL_ERROR);
@@ -140,7 +157,9 @@ fn poll_waiting<W: Waiting>(core: &mut Core, key: StreamKey, call: &mut WaitingC
             Polled::Ended
         }
         Err(_) => {
-            reply.end(&panicked());
+            let (core, sent) = reply.parts();
+            let status = refuse(core, waiting, Refusal::Panicked, sent);
+            reply.end(&status);
             Polled::Ended
         }
     }

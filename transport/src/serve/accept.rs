@@ -7,13 +7,18 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::Config;
-use super::stats::Stats;
-use super::workers::{Accepted, Worker, places};
+use super::driver::Course;
+use super::listener::{Bound, Listener, Peer};
+use super::tls::Tls;
+use super::unproven::Pool;
+use super::workers::{Accepted, Taken, Worker, places};
+use super::{Config, Signals};
+use crate::shared::Shared;
+use crate::stats::Counter;
 
 /// Out of descriptors, or of memory: wait for some to come back, rather than
 /// spin.
@@ -22,18 +27,18 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 struct Acceptor {
     workers: Vec<Worker>,
     places: Arc<Semaphore>,
-    unproven: Arc<Semaphore>,
-    stats: Arc<Stats>,
+    unproven: Arc<Pool>,
+    shared: Arc<Shared>,
     seed: u64,
 }
 
 /// Starts the thread.
 pub(super) fn start(
-    listeners: Vec<std::net::TcpListener>,
+    listeners: Vec<Listener>,
     workers: Vec<Worker>,
     config: &Config,
-    stats: &Arc<Stats>,
-    mut drain: watch::Receiver<bool>,
+    shared: &Arc<Shared>,
+    mut signals: Signals,
 ) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -41,15 +46,14 @@ pub(super) fn start(
     let acceptor = Arc::new(Acceptor {
         workers,
         places: places(config.max_connections),
-        unproven: places(config.max_unproven_connections),
-        stats: Arc::clone(stats),
+        unproven: Pool::new(config.max_unproven_connections),
+        shared: Arc::clone(shared),
         seed: config.seed,
     });
     let mut tasks = JoinSet::new();
     for listener in listeners {
-        listener.set_nonblocking(true)?;
         let entered = runtime.enter();
-        let listener = TcpListener::from_std(listener)?;
+        let listener = Listening::new(listener)?;
         drop(entered);
         tasks.spawn_on(Arc::clone(&acceptor).accept(listener), runtime.handle());
     }
@@ -57,16 +61,65 @@ pub(super) fn start(
     std::thread::Builder::new()
         .name("rpc-accept".to_owned())
         .spawn(move || {
-            runtime.block_on(async move {
+            runtime.block_on(async {
                 // Its sender gone: nobody waits for the server any more.
-                let _ = drain.wait_for(|drain| *drain).await;
+                let is_over = |course: &Course| *course != Course::Serving;
+                let _ = signals.course.wait_for(is_over).await;
                 tasks.shutdown().await;
             });
+            drop(runtime);
+            drop(signals);
         })
 }
 
+/// A listener on the runtime of the thread.
+struct Listening {
+    socket: Registered,
+    tls: Option<Tls>,
+}
+
+enum Registered {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listening {
+    fn new(listener: Listener) -> io::Result<Self> {
+        let socket = match listener.socket {
+            Bound::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                Registered::Tcp(TcpListener::from_std(listener)?)
+            }
+            Bound::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                Registered::Unix(UnixListener::from_std(listener)?)
+            }
+        };
+        Ok(Self {
+            socket,
+            tls: listener.tls,
+        })
+    }
+
+    async fn accept(&self) -> io::Result<(Taken, Peer)> {
+        match &self.socket {
+            Registered::Tcp(listener) => {
+                let (socket, address) = listener.accept().await?;
+                // Without it answers wait for acknowledgements: a fifth of the
+                // calls.
+                socket.set_nodelay(true)?;
+                Ok((Taken::Tcp(socket.into_std()?), Peer::Tcp(address)))
+            }
+            Registered::Unix(listener) => {
+                let (socket, _) = listener.accept().await?;
+                Ok((Taken::Unix(socket.into_std()?), Peer::Unix))
+            }
+        }
+    }
+}
+
 impl Acceptor {
-    async fn accept(self: Arc<Self>, listener: TcpListener) {
+    async fn accept(self: Arc<Self>, listener: Listening) {
         let mut jitter = self.seed;
         loop {
             // A connection over the limit waits in the kernel's queue.
@@ -74,38 +127,28 @@ impl Acceptor {
                 return;
             };
             let accepted = match listener.accept().await {
-                Ok((socket, peer)) => Self::prepare(socket).map(|socket| (socket, peer)),
                 Err(error) if is_of_one_connection(&error) => continue,
-                Err(error) => Err(error),
+                accepted => accepted,
             };
             let Ok((socket, peer)) = accepted else {
-                Stats::count(&self.stats.accept_errors);
+                self.shared.stats().count(Counter::AcceptErrors);
                 tokio::time::sleep(BACK_OFF).await;
                 continue;
             };
-            let Ok(unproven) = Arc::clone(&self.unproven).try_acquire_owned() else {
-                Stats::count(&self.stats.refused);
-                continue;
-            };
-            Stats::count(&self.stats.accepted);
+            self.shared.stats().count(Counter::Accepted);
             // Weyl's sequence: any number of them spreads evenly.
             jitter = jitter.wrapping_add(0x9e37_79b9_7f4a_7c15);
             if let Some(worker) = self.workers.iter().min_by_key(|each| each.connections()) {
                 worker.take(Accepted {
                     socket,
+                    tls: listener.tls.clone(),
                     peer,
                     place,
-                    unproven,
+                    unproven: self.unproven.enter(),
                     jitter: jitter >> 32,
                 });
             }
         }
-    }
-
-    fn prepare(socket: tokio::net::TcpStream) -> io::Result<std::net::TcpStream> {
-        // Without it answers wait for acknowledgements: a fifth of the calls.
-        socket.set_nodelay(true)?;
-        socket.into_std()
     }
 }
 

@@ -21,6 +21,8 @@ use crate::frame::FrameHead;
 use crate::general::GeneralLane;
 use crate::limits::Limits;
 use crate::rpc::{Handler, Rpc};
+use crate::shared::Buffered;
+use crate::stats::Counter;
 
 /// Bytes read at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -36,6 +38,8 @@ const TURNS: usize = 4;
 /// client still sends. To close before that could take the answer away from it.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1024 * 1024;
+/// How long a connection may still write when the server ends.
+const CUT_GRACE: Duration = Duration::from_secs(1);
 /// The timer's grain.
 const GRAIN: Duration = Duration::from_millis(1);
 
@@ -44,7 +48,28 @@ thread_local! {
     static OUTPUT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-type Drained = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// What a server does with its connections. It only goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Course {
+    /// Serves them.
+    Serving,
+    /// Has them end with their calls.
+    Draining,
+    /// Ends them.
+    Ending,
+}
+
+type Changed = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Comes with the next change.
+fn changed(mut course: watch::Receiver<Course>) -> Changed {
+    Box::pin(async move {
+        // Its sender gone: nobody can change it any more.
+        if course.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    })
+}
 
 /// Serves a connection; ends with it. Says why, if it was before its time.
 pub struct Driver<I, H: Handler, L: GeneralLane> {
@@ -57,47 +82,54 @@ pub struct Driver<I, H: Handler, L: GeneralLane> {
     more: bool,
     timer: Pin<Box<Sleep>>,
     armed: Option<Instant>,
-    drain: watch::Receiver<bool>,
-    drained: Drained,
-    /// Whom the timer and the drain know to wake.
+    course: watch::Receiver<Course>,
+    changed: Changed,
+    /// Whom the timer and the course know to wake.
     waker: Option<Waker>,
+    /// The socket may hold bytes that it took, as TLS does.
+    unflushed: bool,
+    /// When the socket is dropped, whatever it has not taken.
+    cut: Option<Instant>,
     /// Nothing is to be sent any more; until when, and how much, is read.
     linger: Option<(Instant, usize)>,
+    buffered: Buffered,
 }
 
 impl<I, H: Handler, L: GeneralLane> Driver<I, H, L> {
-    /// Serves `connection` on `io`, from which `read` was read already. Drained
-    /// when `drain` turns true.
+    /// Serves `connection` on `io`, from which `read` was read already.
     pub fn new(
         io: I,
         connection: Connection<Rpc<H, L>>,
         read: Vec<u8>,
-        drain: watch::Receiver<bool>,
+        course: watch::Receiver<Course>,
     ) -> Self {
-        let mut changes = drain.clone();
-        let drained: Drained = Box::pin(async move {
-            // Its sender gone: nobody can drain it any more.
-            if changes.wait_for(|drain| *drain).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        });
         Self {
             io,
+            buffered: Buffered::new(connection.shared()),
             connection,
             more: !read.is_empty(),
             held: read,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: None,
-            drain,
-            drained,
+            changed: changed(course.clone()),
+            course,
             waker: None,
+            unflushed: false,
+            cut: None,
             linger: None,
         }
     }
 
-    /// True once a call was answered.
+    /// True once a request was complete, or answered.
+    #[inline]
     pub fn is_proven(&self) -> bool {
-        self.connection.has_answered()
+        self.connection.is_proven()
+    }
+
+    /// Ends the connection, and says so to the client, in what is written next.
+    pub(super) fn close(&mut self, counter: Counter, why: &'static str) {
+        let now = tokio::time::Instant::now().into_std();
+        self.connection.close(now, counter, why);
     }
 }
 
@@ -120,7 +152,11 @@ where
         this.give_back();
         match polled {
             Poll::Ready(Ok(())) => Poll::Ready(this.connection.failure()),
-            Poll::Ready(Err(_)) => {
+            Poll::Ready(Err(error)) => {
+                if error.kind() == io::ErrorKind::UnexpectedEof {
+                    // TLS answers `close_notify` in kind, if it can at once.
+                    let _ = Pin::new(&mut this.io).poll_shutdown(cx);
+                }
                 this.connection.lost();
                 Poll::Ready(this.connection.failure())
             }
@@ -138,13 +174,32 @@ where
     H: Handler,
     L: GeneralLane,
 {
+    /// The server's course has changed.
+    #[cold]
+    fn follow(&mut self, now: Instant) {
+        let course = *self.course.borrow_and_update();
+        match course {
+            Course::Serving => {}
+            Course::Draining => self.connection.drain(now),
+            Course::Ending => {
+                self.connection
+                    .cut(now, Counter::Aborted, "the server ends");
+                self.cut = now.checked_add(CUT_GRACE);
+            }
+        }
+        self.changed = changed(self.course.clone());
+        self.waker = None;
+    }
+
     fn turns(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<io::Result<()>> {
         if self.linger.is_some() {
             return self.linger(cx, now);
         }
-        let changed = self.drain.has_changed().unwrap_or(false);
-        if changed && *self.drain.borrow_and_update() {
-            self.connection.drain(now);
+        if self.course.has_changed().unwrap_or(false) {
+            self.follow(now);
+        }
+        if self.cut.is_some_and(|at| at <= now) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         if self.armed.is_some_and(|at| at <= now) && !self.on_time(now) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
@@ -182,6 +237,11 @@ where
         loop {
             let output = self.connection.output();
             if output.is_empty() {
+                if self.unflushed {
+                    let flushed = Pin::new(&mut self.io).poll_flush(cx)?;
+                    self.unflushed = flushed.is_pending();
+                    return Ok(flushed);
+                }
                 return Ok(Poll::Ready(()));
             }
             let Poll::Ready(count) = Pin::new(&mut self.io).poll_write(cx, output)? else {
@@ -190,6 +250,7 @@ where
             if count == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
+            self.unflushed = true;
             self.connection.wrote(count, now);
         }
     }
@@ -284,6 +345,7 @@ where
             .flatten()
             .min(),
         };
+        let next = next.into_iter().chain(self.cut).min();
         let known = self
             .waker
             .as_ref()
@@ -302,8 +364,9 @@ where
         }
         if !known {
             self.waker = Some(cx.waker().clone());
-            if self.drained.as_mut().poll(cx).is_ready() {
-                self.drained = Box::pin(std::future::pending());
+            if self.changed.as_mut().poll(cx).is_ready() {
+                // Followed in the next turn, which makes a new one.
+                self.changed = Box::pin(std::future::pending());
                 cx.waker().wake_by_ref();
             }
         }
@@ -319,5 +382,10 @@ where
         if self.held.is_empty() && self.held.capacity() > KEPT_HELD_BYTES {
             self.held = Vec::new();
         }
+        let held = match self.held.len() {
+            0 => 0,
+            _ => self.held.capacity(),
+        };
+        self.buffered.tell(held + self.connection.kept_bytes());
     }
 }

@@ -3,22 +3,31 @@
 
 use std::future::Future as _;
 use std::io;
-use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use super::driver::{Course, Driver};
+use super::listener::{ConnectionInfo, Peer};
 use super::sniff::{Protocol, Rewind, sniff};
-use super::stats::Stats;
-use super::{Config, Driver, Serve};
+use super::socket::{Socket, TlsSocket};
+use super::tls::{Agreed, HandshakeError, Tls, handshake};
+use super::unproven::{Fate, Proof, Unproven, Verdict};
+use super::{Config, Serve, Signals};
 use crate::connection::Connection;
+use crate::general::GeneralLane;
 use crate::limits::Limits;
+use crate::rpc::Handler;
+use crate::shared::Shared;
+use crate::stats::Counter;
 
 /// How much is read, and how long, of what a connection that is closed still
 /// sends. Reads of at most 1 KiB.
@@ -27,13 +36,29 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// A connection on its way to its thread.
 pub(super) struct Accepted {
-    pub(super) socket: std::net::TcpStream,
-    pub(super) peer: SocketAddr,
+    pub(super) socket: Taken,
+    pub(super) tls: Option<Tls>,
+    pub(super) peer: Peer,
     /// Its place among all connections.
     pub(super) place: OwnedSemaphorePermit,
-    /// Its place among those that nothing was answered on yet.
-    pub(super) unproven: OwnedSemaphorePermit,
+    /// Its place among those that have made no request yet.
+    pub(super) unproven: (Proof, oneshot::Receiver<Verdict>),
     pub(super) jitter: u64,
+}
+
+/// A socket that belongs to no runtime.
+pub(super) enum Taken {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// A connection of which it is known what it speaks.
+struct Begun {
+    io: Socket,
+    who: ConnectionInfo,
+    protocol: Protocol,
+    /// The bytes that told.
+    read: Vec<u8>,
 }
 
 /// A thread, as the one that accepts sees it.
@@ -59,10 +84,11 @@ impl Worker {
 pub(super) fn start<S: Serve>(
     serve: &Arc<S>,
     config: &Config,
-    stats: &Arc<Stats>,
-    drain: &watch::Receiver<bool>,
+    shared: &Arc<Shared>,
+    signals: &Signals,
 ) -> io::Result<(Vec<Worker>, Vec<JoinHandle<()>>)> {
     let limits = Arc::new(config.limits.clone());
+    let handshakes = places(config.max_handshakes.max(1));
     let mut workers = Vec::new();
     let mut threads = Vec::new();
     for number in 0..config.threads.max(1) {
@@ -74,13 +100,21 @@ pub(super) fn start<S: Serve>(
         let thread = Thread {
             serve: Arc::clone(serve),
             limits: Arc::clone(&limits),
-            stats: Arc::clone(stats),
-            drain: drain.clone(),
+            shared: Arc::clone(shared),
+            handshakes: Arc::clone(&handshakes),
+            signals: signals.clone(),
             connections: Arc::clone(&connections),
         };
         let handle = std::thread::Builder::new()
             .name(format!("rpc-{number}"))
-            .spawn(move || runtime.block_on(thread.run(receiver)))?;
+            .spawn({
+                let alive = signals.alive.clone();
+                move || {
+                    runtime.block_on(thread.run(receiver));
+                    drop(runtime);
+                    drop(alive);
+                }
+            })?;
         workers.push(Worker {
             sender,
             connections,
@@ -93,8 +127,10 @@ pub(super) fn start<S: Serve>(
 struct Thread<S> {
     serve: Arc<S>,
     limits: Arc<Limits>,
-    stats: Arc<Stats>,
-    drain: watch::Receiver<bool>,
+    shared: Arc<Shared>,
+    /// Places for TLS handshakes.
+    handshakes: Arc<Semaphore>,
+    signals: Signals,
     connections: Arc<AtomicUsize>,
 }
 
@@ -120,48 +156,174 @@ impl<S: Serve> Thread<S> {
     async fn speak(&self, accepted: Accepted) -> io::Result<()> {
         let Accepted {
             socket,
+            tls,
             peer,
             place,
-            unproven,
+            unproven: (proof, verdict),
             jitter,
         } = accepted;
-        let mut io = TcpStream::from_std(socket)?;
-        let preface = self.limits.times.preface;
-        let sniffed = tokio::time::timeout(preface, sniff(&mut io)).await?;
-        let Ok((protocol, read)) = sniffed else {
-            return close(io).await;
+        let mut unproven = Unproven::new(verdict, self.limits.times.first_request);
+        let begun = tokio::select! {
+            begun = self.begin(socket, tls, peer) => begun?,
+            () = self.closes(&mut unproven) => return Ok(()),
+            // Nothing was asked: the client is free to ask elsewhere.
+            () = self.turns(Course::Draining) => return Ok(()),
         };
-        if protocol == Protocol::Http1 {
-            drop(unproven);
-            Stats::count(&self.stats.http1);
-            let io = Rewind::new(read, io);
-            self.serve.http1(io, peer, self.drain.clone()).await;
-            drop(place);
+        let Some(Begun {
+            io,
+            who,
+            protocol,
+            read,
+        }) = begun
+        else {
             return Ok(());
-        }
-        let rpc = self.serve.connection(peer);
-        let now = tokio::time::Instant::now().into_std();
-        let connection = Connection::new(rpc, Arc::clone(&self.limits), now, jitter);
-        let mut driver = Driver::new(io, connection, read, self.drain.clone());
-        let mut unproven = Some(unproven);
-        let failure = std::future::poll_fn(|cx| {
-            let polled = std::pin::Pin::new(&mut driver).poll(cx);
-            if unproven.is_some() && driver.is_proven() {
-                unproven = None;
+        };
+        match protocol {
+            Protocol::Http1 => {
+                self.count(Counter::Http1);
+                let io = Rewind::new(read, io);
+                let served = self.serve.http1(io, who, proof, self.signals.drain.clone());
+                tokio::select! {
+                    () = served => {}
+                    () = self.closes(&mut unproven) => {}
+                    () = self.turns(Course::Ending) => self.count(Counter::Aborted),
+                }
             }
-            polled
-        });
-        if let Some(failure) = failure.await {
-            self.stats.failed(failure);
+            Protocol::Http2 => {
+                let rpc = self.serve.connection(&who);
+                let now = tokio::time::Instant::now().into_std();
+                let (limits, shared) = (Arc::clone(&self.limits), Arc::clone(&self.shared));
+                let connection = Connection::new(rpc, limits, shared, now, jitter);
+                let course = self.signals.course.clone();
+                // What nearly all have is compiled for itself.
+                match io {
+                    Socket::Tcp(io) => {
+                        http2(Driver::new(io, connection, read, course), proof, unproven).await;
+                    }
+                    io => http2(Driver::new(io, connection, read, course), proof, unproven).await,
+                }
+            }
         }
         drop(place);
         Ok(())
     }
+
+    /// Finds out what a connection speaks. `None`: nothing that is served.
+    async fn begin(
+        &self,
+        socket: Taken,
+        tls: Option<Tls>,
+        peer: Peer,
+    ) -> io::Result<Option<Begun>> {
+        let times = &self.limits.times;
+        let mut io = match socket {
+            Taken::Tcp(socket) => Socket::Tcp(TcpStream::from_std(socket)?),
+            Taken::Unix(socket) => Socket::Unix(UnixStream::from_std(socket)?),
+        };
+        let mut who = ConnectionInfo { peer, tls: None };
+        if let Some(tls) = tls {
+            let shaken = handshake(&tls, io, times.handshake, &self.handshakes).await;
+            let (stream, agreed, info) = match shaken {
+                Ok(shaken) => shaken,
+                Err(error) => {
+                    self.count(match error {
+                        HandshakeError::Failed => Counter::HandshakesFailed,
+                        HandshakeError::TimedOut => Counter::HandshakesTimedOut,
+                    });
+                    return Ok(None);
+                }
+            };
+            io = Socket::Tls(Box::new(TlsSocket::new(stream)));
+            who.tls = Some(Arc::new(info));
+            if agreed == Agreed::Http2 {
+                // The connection itself insists on the preface.
+                let (protocol, read) = (Protocol::Http2, Vec::new());
+                return Ok(Some(Begun {
+                    io,
+                    who,
+                    protocol,
+                    read,
+                }));
+            }
+        }
+        match tokio::time::timeout(times.preface, sniff(&mut io)).await {
+            Ok(Ok((protocol, read))) => Ok(Some(Begun {
+                io,
+                who,
+                protocol,
+                read,
+            })),
+            Ok(Err(_)) => close(io).await.map(|()| None),
+            Err(_) => {
+                self.count(Counter::Preface);
+                close(io).await.map(|()| None)
+            }
+        }
+    }
+
+    fn count(&self, counter: Counter) {
+        self.shared.stats().count(counter);
+    }
+
+    /// Comes when a connection without a request is to be closed.
+    async fn closes(&self, unproven: &mut Unproven) {
+        match std::future::poll_fn(|cx| unproven.poll(cx)).await {
+            Fate::Proven => std::future::pending().await,
+            Fate::Evicted => self.count(Counter::UnprovenEvicted),
+            Fate::TooLate => self.count(Counter::FirstRequest),
+        }
+    }
+
+    /// Comes when the server's course is this, or further on.
+    async fn turns(&self, course: Course) {
+        let mut signal = self.signals.course.clone();
+        // Its sender gone: nobody can turn it any more.
+        if signal.wait_for(|now| *now >= course).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Serves HTTP/2 until the connection ends, or is to be closed as it makes no
+/// request.
+pub(super) async fn http2<I, H, L>(mut driver: Driver<I, H, L>, proof: Proof, unproven: Unproven)
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+    H: Handler,
+    L: GeneralLane,
+{
+    let mut unproven = Some((proof, unproven));
+    std::future::poll_fn(|cx| {
+        let polled = Pin::new(&mut driver).poll(cx).map(drop);
+        let Some((proof, waits)) = &mut unproven else {
+            return polled;
+        };
+        if driver.is_proven() {
+            proof.proven();
+            unproven = None;
+            return polled;
+        }
+        let (counter, why) = match waits.poll(cx) {
+            Poll::Ready(Fate::TooLate) => (Counter::FirstRequest, "no request in time"),
+            Poll::Ready(Fate::Evicted) => {
+                let why = "too many connections without a request";
+                (Counter::UnprovenEvicted, why)
+            }
+            Poll::Ready(Fate::Proven) | Poll::Pending => return polled,
+        };
+        if polled.is_pending() {
+            driver.close(counter, why);
+            // What the socket takes now of the farewell, it takes.
+            let _ = Pin::new(&mut driver).poll(cx);
+        }
+        Poll::Ready(())
+    })
+    .await;
 }
 
 /// Closes a connection that speaks neither protocol. To close before all that it
 /// sends is read would be a reset.
-async fn close(mut io: TcpStream) -> io::Result<()> {
+async fn close(mut io: Socket) -> io::Result<()> {
     io.shutdown().await?;
     let mut dropped = [0; 1024];
     let read = async {

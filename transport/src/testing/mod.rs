@@ -40,6 +40,11 @@ pub(crate) fn hex(text: &str) -> Vec<u8> {
     digits.chunks(2).map(|two| two[0] << 4 | two[1]).collect()
 }
 
+/// What a connection shares with no other.
+pub(crate) fn shared() -> std::sync::Arc<crate::shared::Shared> {
+    std::sync::Arc::new(crate::shared::Shared::new(usize::MAX))
+}
+
 /// An instant from which a test counts its own time.
 pub(crate) fn start() -> std::time::Instant {
     static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();

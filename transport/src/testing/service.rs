@@ -11,7 +11,9 @@ use http_body::{Body as HttpBody, Frame};
 
 use crate::general::{Body, BodyError};
 use crate::message::Head;
-use crate::rpc::{Code, Handler, Outcome, Reply, Request, Status, Step, Waiting};
+use crate::rpc::{
+    Closing, Code, Handler, Outcome, Refusal, Refused, Reply, Request, Status, Step, Waiting,
+};
 
 /// Lets calls of `Later` wait until they are told to go on.
 #[derive(Clone, Default)]
@@ -29,12 +31,15 @@ impl Gate {
     }
 }
 
-/// `Echo`, `Fail`, `Later`, `Stream`, `Panic`, `HalfPanic`, `Left`.
+/// `Echo`, `Fail`, `Later`, `Stream`, `Panic`, `HalfPanic`, `Left`, `LatePanic`,
+/// `RefusePanic`.
 #[derive(Clone, Default)]
 pub(crate) struct Methods {
     pub(crate) gate: Gate,
     /// Heads that were looked at.
     pub(crate) routed: Arc<Mutex<usize>>,
+    /// Calls that were refused, and why: `Echo Clogged`.
+    pub(crate) refused: Arc<Mutex<Vec<String>>>,
 }
 
 impl Handler for Methods {
@@ -51,6 +56,8 @@ impl Handler for Methods {
             "Panic",
             "HalfPanic",
             "Left",
+            "LatePanic",
+            "RefusePanic",
         ];
         let path = head.path().strip_prefix(b"/t.T/")?;
         names.into_iter().find(|name| name.as_bytes() == path)
@@ -76,7 +83,12 @@ impl Handler for Methods {
                 message: "no \u{e9}".into(),
                 details: b"why".into(),
             }),
-            "Later" => Outcome::Waits(Box::new(Later(self.gate.clone(), message))),
+            "Later" | "LatePanic" => Outcome::Waits(Box::new(Later {
+                gate: self.gate.clone(),
+                message,
+                panics: *request.method == "LatePanic",
+                refused: Arc::clone(&self.refused),
+            })),
             "Left" => {
                 assert!(request.deadline.is_some());
                 reply.message(|_| {});
@@ -96,19 +108,43 @@ impl Handler for Methods {
             _ => panic!("on purpose"),
         }
     }
+
+    fn refuse(
+        &mut self,
+        call: &Refused<'_, &'static str>,
+        why: Refusal,
+        _: &mut Closing<'_>,
+    ) -> Status {
+        let line = format!("{} {why:?}", call.method);
+        self.refused.lock().expect("a test is sound").push(line);
+        assert_ne!(*call.method, "RefusePanic", "on purpose");
+        why.status()
+    }
 }
 
-struct Later(Gate, Vec<u8>);
+struct Later {
+    gate: Gate,
+    message: Vec<u8>,
+    panics: bool,
+    refused: Arc<Mutex<Vec<String>>>,
+}
 
 impl Waiting for Later {
     fn poll(&mut self, cx: &mut Context<'_>, reply: &mut Reply<'_>) -> Poll<Step> {
-        let mut gate = self.0.0.lock().expect("a test is sound");
+        assert!(!self.panics, "on purpose");
+        let mut gate = self.gate.0.lock().expect("a test is sound");
         if !gate.0 {
             gate.1.push(cx.waker().clone());
             return Poll::Pending;
         }
-        reply.message(|out| out.extend_from_slice(&self.1));
+        reply.message(|out| out.extend_from_slice(&self.message));
         Poll::Ready(Step::End(Status::OK))
+    }
+
+    fn refuse(&mut self, why: Refusal, _: &mut Closing<'_>) -> Status {
+        let line = format!("waiting {why:?}");
+        self.refused.lock().expect("a test is sound").push(line);
+        why.status()
     }
 }
 

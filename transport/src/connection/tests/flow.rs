@@ -1,6 +1,7 @@
 //! Sections 5.2 and 6.9: flow control.
 
 use super::*;
+use crate::stats::Counter;
 
 fn update(stream: u32, by: u32) -> Vec<u8> {
     let mut out = Vec::new();
@@ -144,4 +145,70 @@ fn a_client_that_takes_nothing_is_dropped_in_time() {
     let _ = output(&mut connection);
     assert!(connection.on_time(at(129_999)));
     assert!(!connection.on_time(at(130_000)));
+}
+
+#[test]
+fn little_that_does_not_leave_is_kept_in_little() {
+    let mut connection = greeted(Limits::default());
+    let check = |connection: &mut Connection<Echo>, left: usize, kept: usize| {
+        connection.lend_buffer(|| Vec::with_capacity(1 << 20));
+        connection.core.out.resize(100_000, 7);
+        connection.wrote(100_000 - left, start());
+        let spare = connection.take_buffer().map_or(0, |spare| spare.capacity());
+        assert_eq!(connection.kept_bytes(), kept, "{left}");
+        assert!(spare + kept >= 1 << 20, "{left}");
+        assert_eq!(connection.output(), vec![7; left]);
+        connection.wrote(left, start());
+        drop(connection.take_buffer());
+    };
+    drop(connection.take_buffer());
+    check(&mut connection, 0, 0);
+    check(&mut connection, 10, 10);
+    check(&mut connection, 90_000, 90_000);
+}
+
+#[test]
+fn a_connections_window_that_stays_shut_ends_it_whatever_else_is_sent() {
+    let mut connection = greeted(Limits::default());
+    receive(&mut connection, &settings(1 << 20));
+    let body = vec![7; 16_384];
+    let mut request = headers(1, End::Open);
+    for part in 0..5 {
+        let end = if part == 4 { End::Stream } else { End::Open };
+        request.extend(data(1, &body, end));
+    }
+    receive(&mut connection, &request);
+    let mut ping = Vec::new();
+    write_ping(&mut ping, 0, [0; 8]);
+    for second in (0..60).step_by(10) {
+        let _ = output(&mut connection);
+        receive_at(&mut connection, &ping, Duration::from_secs(second));
+        // The socket takes the answers.
+        connection.wrote(0, at(1000 * second));
+        assert!(connection.on_time(at(1000 * second)));
+        assert!(connection.is_alive());
+    }
+    assert!(output(&mut connection).contains(&"ping ack".to_owned()));
+    assert_eq!(connection.next_time(), Some(at(60_000)));
+    assert!(connection.on_time(at(60_000)));
+    assert_eq!(output(&mut connection), ["goaway 1 ENHANCE_YOUR_CALM"]);
+    let stats = connection.shared();
+    assert_eq!(stats.stats().of(Counter::Stall), 1);
+}
+
+#[test]
+fn a_window_that_is_shut_without_anything_to_send_is_no_matter() {
+    let mut connection = greeted(Limits::default());
+    receive(&mut connection, &settings(1 << 20));
+    let mut request = headers(1, End::Open);
+    for _ in 0..5 {
+        request.extend(data(1, &[7; 16_384], End::Open));
+    }
+    request.extend(data(1, &[], End::Stream));
+    receive(&mut connection, &request);
+    // What waited is taken back with its stream.
+    receive(&mut connection, &reset(1));
+    let _ = output(&mut connection);
+    assert!(connection.on_time(at(60_000)));
+    assert!(connection.is_alive());
 }

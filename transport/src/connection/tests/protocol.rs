@@ -67,12 +67,6 @@ fn errors_of_a_stream_reset_it_alone() {
         ];
         assert_eq!(got, expected);
     };
-    let bad = |fields: &[(&str, &str)]| vec![raw(Kind::HEADERS, 5, 1, &block(fields))];
-    check(bad(&REQUEST[1..]), "PROTOCOL_ERROR");
-    check(
-        bad(&[REQUEST, &[("Upper", "x")]].concat()),
-        "PROTOCOL_ERROR",
-    );
     let length = |length| block(&[REQUEST, &[("content-length", length)]].concat());
     let with_length = |text| raw(Kind::HEADERS, 4, 1, &length(text));
     check(
@@ -107,6 +101,19 @@ fn errors_of_a_stream_reset_it_alone() {
         vec![open(), reset(1), headers(1, End::Stream)],
         "STREAM_CLOSED",
     );
+}
+
+#[test]
+fn a_malformed_head_is_answered_before_its_stream_is_reset() {
+    let check = |fields: &[(&str, &str)], flags| {
+        let got = answers(&[raw(Kind::HEADERS, flags, 1, &block(fields))]);
+        assert_eq!(got, ["1 headers true", "1 PROTOCOL_ERROR"], "{fields:?}");
+    };
+    for flags in [4, 5] {
+        check(&REQUEST[1..], flags);
+        check(&[REQUEST, &[("Upper", "x")]].concat(), flags);
+        check(&[REQUEST, &[("a", "blank ")]].concat(), flags);
+    }
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn calls_with_errors() {
         let mut client = Client::new(Limits::default());
         let rpc = Rpc::new(client.methods.clone(), Mirror);
         let limits = Arc::new(Limits::default());
-        client.connection = Connection::new(rpc, limits, start(), 0);
+        client.connection = Connection::new(rpc, limits, shared(), start(), 0);
         let mut held: Vec<u8> = Vec::new();
         for part in bytes.chunks(1 + random.below(500)) {
             held.extend_from_slice(part);

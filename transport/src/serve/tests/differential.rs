@@ -116,7 +116,7 @@ async fn conversation(seed: u64) {
 #[tokio::test]
 async fn answers_are_right_whatever_the_order() {
     for seed in 0..80 {
-        let done = tokio::time::timeout(std::time::Duration::from_secs(60), conversation(seed));
+        let done = tokio::time::timeout(Duration::from_secs(60), conversation(seed));
         assert!(done.await.is_ok(), "seed {seed} does not come to an end");
     }
 }
@@ -168,7 +168,7 @@ async fn a_drain_ends_the_connection_after_its_calls() {
     while !gate.has_waiters() {
         tokio::task::yield_now().await;
     }
-    drain.send_replace(true);
+    drain.send_replace(Course::Draining);
     for _ in 0..50 {
         tokio::task::yield_now().await;
     }
