@@ -226,7 +226,9 @@ reasons! {
     ResumeTokenExpired "RESUME_TOKEN_EXPIRED" OutOfRange No []
         "The point to resume from is gone; start again.";
     MetadataInvalid "METADATA_INVALID" InvalidArgument No ["BadRequest"]
-        "`dry-run`, `grpc-timeout`, `connect-timeout-ms` or `authorization` cannot be understood.";
+        "`dry-run`, `grpc-timeout`, `connect-timeout-ms` or `authorization` cannot be understood, or a field is none that HTTP allows.";
+    MetadataTooLarge "METADATA_TOO_LARGE" ResourceExhausted No []
+        "The metadata of a request is larger than `max_metadata_bytes`.";
     MalformedRequest "MALFORMED_REQUEST" InvalidArgument No []
         "The request message cannot be decoded: framing, protobuf, JSON, compression, or text that is no UTF-8.";
     MessageTooLarge "MESSAGE_TOO_LARGE" ResourceExhausted No []

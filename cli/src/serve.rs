@@ -120,6 +120,11 @@ struct CommonArgs {
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
 
+    /// Most lines a second of the access log for calls that went well; errors are always written
+    /// [default: 100]
+    #[arg(long, value_name = "N")]
+    log_calls_per_second: Option<u64>,
+
     /// How long calls in flight may take to end at shutdown, seconds [default: 10]
     #[arg(long, value_name = "SECONDS")]
     drain_grace_seconds: Option<u64>,
@@ -151,6 +156,7 @@ impl CommonArgs {
             allow_clear_text: self.allow_clear_text.then_some(true),
             max_connections: self.max_connections,
             log_format: self.log_format,
+            log_calls_per_second: self.log_calls_per_second,
             drain_grace_seconds: self.drain_grace_seconds,
             ..Settings::default()
         };
@@ -213,11 +219,11 @@ fn serve(role: Role, file: Option<PathBuf>, settings: Settings) -> anyhow::Resul
         .context("data_dir: this user has no home directory; say where with --data-dir")?;
     let config = Config::parse(role, settings, &fallback)?;
     let log = log_to_stderr(config.log_format)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.threads)
+    // Calls have threads of their own.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("the threads could not be started")?;
+        .context("the runtime could not be started")?;
     let ended = runtime.block_on(serve_until_told(config));
     // Writes what is queued, but waits for no reader.
     drop(log);
@@ -234,7 +240,7 @@ async fn serve_until_told(config: Config) -> anyhow::Result<ExitCode> {
     if let Some(notice) = notice {
         tracing::info!("{notice}");
     }
-    let running = app.run();
+    let running = app.run()?;
     let mut out = std::io::stdout().lock();
     for address in running.addresses() {
         writeln!(out, "listening on {address}")?;

@@ -206,7 +206,7 @@ class Exchange:
                 )
             case h2.events.StreamEnded():
                 self.ended = True
-            case h2.events.StreamReset():
+            case h2.events.StreamReset() if not self.ended:
                 # "No error" after a whole reply: the rest of the request is not wanted.
                 if event.error_code != h2.errors.ErrorCodes.NO_ERROR or not self.head:
                     raise ConnectionError(f"the stream was reset: {event.error_code!r}")

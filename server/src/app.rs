@@ -10,10 +10,10 @@ use larder_api::wire::{
     MAX_CALLS_IN_FLIGHT, MAX_RECEIVING_BYTES, MAX_REPLYING_BYTES, MAX_STRANGERS_IN_FLIGHT,
 };
 use larder_engine::{Engine, EngineConfig, Keyspace};
+use larder_transport::serve::{self, Tls};
 use rand::TryRngCore as _;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::authority::grpc::{AskerError, GrpcAsker};
 use crate::authority::remote::Remote;
@@ -21,10 +21,11 @@ use crate::authority::{Anonymous, Authority};
 use crate::clock::{self, Clock};
 use crate::config::{Config, Listen};
 use crate::core::Core;
-use crate::edge::Protocols;
+use crate::edge::{Protocols, decode_options};
 use crate::gauge::Gauge;
 use crate::layers::origin::OriginPolicy;
-use crate::listen::{Listening, Socket, accept};
+use crate::listen::{Listening, Socket, SocketFile, start, transport_config};
+use crate::rate::RateLimiter;
 use crate::rpc;
 use crate::tenants::Tenants;
 use crate::tls::{self, TlsError};
@@ -57,6 +58,9 @@ pub enum StartError {
     /// The machine has no randomness.
     #[error("no randomness: {0}")]
     Entropy(String),
+    /// The machine gives no threads.
+    #[error("threads: {0}")]
+    Threads(String),
     /// The compiled contract is damaged.
     #[error("the compiled contract cannot be read: {0}")]
     Contract(String),
@@ -72,6 +76,8 @@ impl From<AskerError> for StartError {
 pub struct App {
     core: Arc<Core<Engine>>,
     listening: Listening<Engine>,
+    transport: serve::Config,
+    tls: Option<Tls>,
     sockets: Vec<(Socket, String)>,
     health: Arc<StaticChecker>,
     admin_token: Option<AdminToken>,
@@ -86,7 +92,7 @@ impl App {
     /// # Errors
     /// [`StartError`]. Nothing then listens.
     pub async fn build(config: Config) -> Result<Self, StartError> {
-        let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
+        let tls = config.tls.as_ref().map(tls::listener_tls).transpose()?;
         let mut sockets = Vec::with_capacity(config.listen.len());
         for listen in &config.listen {
             sockets.push(bind(listen).await?);
@@ -111,6 +117,8 @@ impl App {
             .map(|accounts| accounts.admin_token().clone());
         let local = config.listen.iter().all(Listen::is_local);
         let guard_host = config.anonymous.is_some() && local;
+        let seed = u64::from_le_bytes(random()?);
+        let transport = transport_config(&config, seed);
         let store = Arc::new(engine(&config)?);
         let core = Arc::new(Core {
             tenants: Tenants::new(Arc::clone(&store)),
@@ -130,6 +138,7 @@ impl App {
             replying: Gauge::new(MAX_REPLYING_BYTES),
             clock: Arc::new(Clock::start()),
             stop: CancellationToken::new(),
+            access_log: RateLimiter::at_most(config.log_calls_per_second),
             accounts,
         });
         let (router, health) = rpc::router(&core, config.role)
@@ -137,14 +146,14 @@ impl App {
         let listening = Listening {
             core: Arc::clone(&core),
             protocols: Protocols::new(router),
-            tls,
-            connections: Arc::new(Semaphore::new(config.max_connections)),
-            tracker: TaskTracker::new(),
-            drain: CancellationToken::new(),
+            decode: decode_options(),
+            role: config.role,
         };
         Ok(Self {
             core,
             listening,
+            transport,
+            tls,
             sockets,
             health,
             admin_token,
@@ -158,40 +167,40 @@ impl App {
         self.admin_token.as_ref()
     }
 
-    /// Begins to serve, on the runtime that this is called on.
-    pub fn run(self) -> Running {
-        let addresses = self
-            .sockets
-            .iter()
-            .map(|(_, address)| address.clone())
-            .collect();
-        let listening = Arc::new(self.listening);
-        for (socket, _) in self.sockets {
-            listening
-                .tracker
-                .spawn(accept(socket, Arc::clone(&listening)));
-        }
-        listening
-            .tracker
-            .spawn(sweep(Arc::clone(&self.core), listening.drain.clone()));
-        Running {
+    /// Begins to serve, on threads of its own. The runtime that this is called
+    /// on sweeps, and waits for the end.
+    ///
+    /// # Errors
+    /// The machine gives no threads.
+    pub fn run(self) -> Result<Running, StartError> {
+        let (sockets, addresses) = self.sockets.into_iter().unzip();
+        let started = start(sockets, self.tls.as_ref(), self.listening, self.transport);
+        let (transport, socket_files) =
+            started.map_err(|error| StartError::Threads(error.to_string()))?;
+        let drain = CancellationToken::new();
+        tokio::spawn(sweep(Arc::clone(&self.core), drain.clone()));
+        Ok(Running {
             addresses,
-            listening,
+            transport,
+            drain,
             core: self.core,
             health: self.health,
             drain_grace: self.drain_grace,
-        }
+            _socket_files: socket_files,
+        })
     }
 }
 
 /// A server that serves. Dropped without [`drain`](Self::drain), it goes on
-/// until its runtime ends.
+/// until its process ends.
 pub struct Running {
     addresses: Vec<String>,
-    listening: Arc<Listening<Engine>>,
+    transport: serve::Running,
+    drain: CancellationToken,
     core: Arc<Core<Engine>>,
     health: Arc<StaticChecker>,
     drain_grace: Duration,
+    _socket_files: Vec<SocketFile>,
 }
 
 /// How a drain went.
@@ -215,18 +224,21 @@ impl Running {
     /// within the grace, and then ends them.
     pub async fn drain(self) -> Drained {
         self.health.shutdown();
-        self.listening.drain.cancel();
-        let tracker = &self.listening.tracker;
-        tracker.close();
-        if tokio::time::timeout(self.drain_grace, tracker.wait())
+        self.drain.cancel();
+        self.transport.drain();
+        let ended = || self.transport.ended();
+        if tokio::time::timeout(self.drain_grace, ended())
             .await
             .is_ok()
         {
             return Drained::Clean;
         }
         self.core.stop.cancel();
-        // Whoever does not read what is left of an answer is cut off.
-        let _ = tokio::time::timeout(LAST_WORDS, tracker.wait()).await;
+        if tokio::time::timeout(LAST_WORDS, ended()).await.is_err() {
+            // Whoever does not read what is left of an answer is cut off.
+            self.transport.abort();
+            let _ = tokio::time::timeout(LAST_WORDS, ended()).await;
+        }
         Drained::Cut
     }
 }
@@ -266,7 +278,7 @@ const SWEEP_ENTRIES: usize = 10_000;
 fn engine(config: &Config) -> Result<Engine, StartError> {
     Ok(Engine::new(EngineConfig {
         max_memory_bytes: config.max_memory_bytes,
-        hash_seed: hash_seed()?,
+        hash_seed: random()?,
         first_version: first_version(),
         keyspace: if config.shared_keyspace {
             Keyspace::Shared
@@ -289,7 +301,7 @@ fn features(config: &Config) -> Vec<&'static str> {
 }
 
 /// Randomness fit for secrets. The operating system's generator does not fail
-/// once it has worked, which [`hash_seed`] has made sure of at start-up; if it
+/// once it has worked, which [`random`] has made sure of at start-up; if it
 /// did, a predictable token would be worse than no server.
 fn fill_random(buffer: &mut [u8]) {
     rand::rngs::OsRng
@@ -297,12 +309,12 @@ fn fill_random(buffer: &mut [u8]) {
         .expect("the operating system's randomness, which worked at start-up, fails");
 }
 
-fn hash_seed() -> Result<[u8; 16], StartError> {
-    let mut seed = [0; 16];
+fn random<const BYTES: usize>() -> Result<[u8; BYTES], StartError> {
+    let mut bytes = [0; BYTES];
     rand::rngs::OsRng
-        .try_fill_bytes(&mut seed)
+        .try_fill_bytes(&mut bytes)
         .map_err(|error| StartError::Entropy(error.to_string()))?;
-    Ok(seed)
+    Ok(bytes)
 }
 
 /// Versions of this run begin above those of every run before, as long as fewer

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use larder_accounts::Action;
 use larder_api::errors::{Code, Reason};
 use larder_api::wire::SMALL_REPLY_BYTES;
-use larder_model::{EntryKey, Mode, Namespace, Store};
+use larder_model::{EntryKey, Mode, Namespace, Store, Time};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::clock;
@@ -33,6 +33,13 @@ impl Outcome {
     };
 }
 
+/// A point in time, for the server and for the store.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    pub(crate) instant: Instant,
+    pub(crate) time: Time,
+}
+
 /// One call.
 pub(crate) struct Call<S: Store> {
     /// What is called.
@@ -43,6 +50,9 @@ pub(crate) struct Call<S: Store> {
     pub(crate) started: Instant,
     /// When the caller gives up.
     pub(crate) deadline: Option<Instant>,
+    /// The moment of all that a call does that is answered where it was read. Its
+    /// parts are too short to ask the machine for the time in between.
+    pub(crate) moment: Option<Moment>,
     /// Metadata `dry-run`; may only switch it on.
     pub(crate) dry_run: Mode,
     identity: OnceLock<Arc<Identity<S>>>,
@@ -65,18 +75,21 @@ pub(crate) struct Call<S: Store> {
 }
 
 impl<S: Store> Call<S> {
+    /// A call whose caller may be known already.
     pub(crate) fn new(
         method: &'static Method,
         connection: Arc<Connection<S>>,
         started: Instant,
+        identity: Option<Arc<Identity<S>>>,
     ) -> Self {
         Self {
             method,
             connection,
             started,
             deadline: None,
+            moment: None,
             dry_run: Mode::Apply,
-            identity: OnceLock::new(),
+            identity: identity.map_or_else(OnceLock::new, OnceLock::from),
             outcome: OnceLock::new(),
             handled: AtomicBool::new(false),
             mutating: AtomicBool::new(false),
@@ -87,6 +100,12 @@ impl<S: Store> Call<S> {
             reply: OnceLock::new(),
             place: OnceLock::new(),
         }
+    }
+
+    /// Now.
+    pub(crate) fn now(&self) -> Instant {
+        self.moment
+            .map_or_else(clock::instant, |moment| moment.instant)
     }
 
     /// What all calls share.
@@ -105,7 +124,9 @@ impl<S: Store> Call<S> {
     pub(crate) fn store_call(&self, validate_only: bool) -> larder_model::Call {
         let clock = &self.core().clock;
         larder_model::Call {
-            now: clock.now(),
+            now: self
+                .moment
+                .map_or_else(|| clock.now(), |moment| moment.time),
             deadline: self.deadline.map(|at| clock.time_of(at)),
             mode: self.mode(validate_only),
         }
@@ -123,12 +144,17 @@ impl<S: Store> Call<S> {
     /// Time left; `None` without a deadline.
     pub(crate) fn time_left(&self) -> Option<Duration> {
         self.deadline
-            .map(|at| at.saturating_duration_since(clock::instant()))
+            .map(|at| at.saturating_duration_since(self.now()))
     }
 
     /// The caller, once known.
     pub(crate) fn identity(&self) -> Option<&Identity<S>> {
         self.identity.get().map(|identity| &**identity)
+    }
+
+    /// The same, to be kept.
+    pub(crate) fn shared_identity(&self) -> Option<Arc<Identity<S>>> {
+        self.identity.get().cloned()
     }
 
     /// The caller, for handlers of methods that need one.

@@ -188,6 +188,9 @@ pub struct Settings {
     pub max_list_page: Option<usize>,
     /// How the access log is written; default text.
     pub log_format: Option<LogFormat>,
+    /// Most lines a second for calls that went well; default 100. Errors are
+    /// always written.
+    pub log_calls_per_second: Option<u64>,
     /// How long calls in flight may take to end at shutdown, seconds; default
     /// 10.
     pub drain_grace_seconds: Option<u64>,
@@ -232,7 +235,8 @@ impl Settings {
             listen, data_dir, max_memory, threads, tls_cert, tls_key, client_ca, allow_clear_text,
             accounts, accounts_token_file, accounts_ca, accounts_max_age_seconds, anonymous,
             shared_keyspace, cors_origin, max_connections, max_key_bytes, max_value_bytes,
-            max_batch_keys, max_list_page, log_format, drain_grace_seconds,
+            max_batch_keys, max_list_page, log_format, log_calls_per_second,
+            drain_grace_seconds,
         )
     }
 }
@@ -303,6 +307,8 @@ pub struct Config {
     pub limits: Limits,
     /// How the access log is written.
     pub log_format: LogFormat,
+    /// Most lines a second for calls that went well.
+    pub log_calls_per_second: u64,
     /// How long calls in flight may take to end at shutdown.
     pub drain_grace: Duration,
 }
@@ -420,6 +426,12 @@ impl Config {
             max_connections: within("max_connections", connections, 10_000, 1..=1_000_000)?,
             limits: limits(&settings)?,
             log_format: settings.log_format.unwrap_or_default(),
+            log_calls_per_second: within(
+                "log_calls_per_second",
+                settings.log_calls_per_second,
+                100,
+                0..=10_000_000,
+            )?,
             drain_grace: Duration::from_secs(grace),
             cors_origins: settings.cors_origin.unwrap_or_default(),
             data_dir: settings.data_dir.unwrap_or_else(|| default_data_dir.into()),

@@ -11,6 +11,7 @@ use crate::authority::{Anonymous, Authority};
 use crate::clock::Clock;
 use crate::gauge::Gauge;
 use crate::layers::origin::OriginPolicy;
+use crate::rate::RateLimiter;
 use crate::tenants::Tenants;
 
 /// What all calls share.
@@ -33,6 +34,8 @@ pub(crate) struct Core<S: Store> {
     /// Bytes of replies that have not left.
     pub(crate) replying: Arc<Gauge>,
     pub(crate) features: Vec<&'static str>,
+    /// Lines of the access log for calls that went well; `None`: none.
+    pub(crate) access_log: Option<RateLimiter>,
     pub(crate) clock: Arc<Clock>,
     /// Cancelled when the grace of the shutdown is over.
     pub(crate) stop: CancellationToken,

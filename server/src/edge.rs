@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use buffa::DecodeOptions;
 use bytes::Bytes;
 use connectrpc::{
     CompressionPolicy, ConnectError, ConnectRpcBody, ConnectRpcService, ErrorCode, Limits, Router,
@@ -24,7 +25,7 @@ use crate::failure::Failure;
 use crate::layers::admit::{CallHead, admit, remove_timeouts, timeout};
 use crate::layers::finish::{CallBody, InFlight};
 use crate::layers::strict::Strict;
-use crate::layers::within::within;
+use crate::layers::within::{not_received, within};
 use crate::methods::{Access, Method};
 use crate::rpc::status::{connect_error, from_protocol_layer};
 
@@ -35,16 +36,24 @@ pub(crate) struct Protocols(ConnectRpcService<Router>);
 impl Protocols {
     /// Over the methods in `router`.
     pub(crate) fn new(router: Router) -> Self {
-        let limits = Limits::default()
-            .with_max_message_size(MAX_MESSAGE_BYTES)
-            // A gRPC frame of five bytes goes before a message.
-            .with_max_request_body_size(MAX_MESSAGE_BYTES + 5);
         let protocols = ConnectRpcService::new(router)
-            .with_limits(limits)
+            .with_limits(limits())
             // Values may be compressed already, and the client knows better.
             .with_compression_policy(CompressionPolicy::disabled());
         Self(protocols)
     }
+}
+
+fn limits() -> Limits {
+    Limits::default()
+        .with_max_message_size(MAX_MESSAGE_BYTES)
+        // A gRPC frame of five bytes goes before a message.
+        .with_max_request_body_size(MAX_MESSAGE_BYTES + 5)
+}
+
+/// How costly a message may be to decode; the same on both lanes.
+pub(crate) fn decode_options() -> DecodeOptions {
+    DecodeOptions::new().with_element_memory_limit(limits().element_memory_limit())
 }
 
 /// Serves the requests of one connection.
@@ -74,7 +83,7 @@ impl<S: Store> Edge<S> {
         let origin = request.headers().get(header::ORIGIN).cloned();
         let method = Method::of(request.uri().path()).unwrap_or(&Method::UNKNOWN);
         let connection = Arc::clone(&self.connection);
-        let mut call = Call::new(method, connection, clock::instant());
+        let mut call = Call::new(method, connection, clock::instant(), None);
         let head = CallHead::read(request.headers());
         let told = timeout(request.headers()).and_then(|timeout| {
             call.deadline = timeout.and_then(|left| call.started.checked_add(left));
@@ -180,11 +189,7 @@ async fn received<S: Store, T>(
     if call.was_handled() {
         return Ok(work.await);
     }
-    let message = format!(
-        "the request did not arrive within {} s",
-        RECEIVE_TIMEOUT.as_secs()
-    );
-    Err(Failure::new(Reason::NotStarted, message))
+    Err(not_received())
 }
 
 /// The failure in the protocol of the request.

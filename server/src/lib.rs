@@ -14,9 +14,11 @@ mod gauge;
 mod layers;
 mod listen;
 mod methods;
+mod rate;
 mod rpc;
 mod tenants;
 mod tls;
+mod typed;
 
 pub use app::{App, Drained, Running, StartError};
 pub use config::{

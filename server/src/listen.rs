@@ -1,51 +1,53 @@
-//! Sockets: bound, accepted, and served as HTTP/1.1 or HTTP/2.
+//! Sockets: bound here, served by the transport. HTTP/2 is the transport's own;
+//! HTTP/1.1 is hyper's, on the same connections and threads.
 
+use std::convert::Infallible;
+use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use buffa::DecodeOptions;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use http::{Request, Response};
 use hyper::body::Incoming;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use larder_api::wire::{
-    CONNECTION_WINDOW_BYTES, FIRST_REQUEST_TIMEOUT, MAX_METADATA_BYTES, MAX_STREAMS_PER_CONNECTION,
-    STREAM_WINDOW_BYTES,
+    CONNECTION_WINDOW_BYTES, FIRST_REQUEST_TIMEOUT, MAX_MESSAGE_BYTES, MAX_METADATA_BYTES,
+    MAX_REPLYING_BYTES, MAX_STREAMS_PER_CONNECTION, RECEIVE_TIMEOUT, STREAM_WINDOW_BYTES,
 };
 use larder_model::Store;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use larder_transport::general;
+use larder_transport::limits::{Limits, Times};
+use larder_transport::rpc::Rpc;
+use larder_transport::serve::{self, ConnectionInfo, Listener, Proof, Rewind, Serve, Tls};
+use tokio::sync::watch;
 
-use crate::config::Listen;
-use crate::connection::{Connection, Peer};
+use crate::config::{Config, Listen, Role};
+use crate::connection::Connection;
 use crate::core::Core;
 use crate::edge::{Edge, Protocols};
-use crate::tls::HANDSHAKE_TIMEOUT;
+use crate::layers::finish::CallBody;
+use crate::typed::TypedLane;
 
 /// HTTP/1.1: longest time for a request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// HTTP/2: a silent connection is asked for a sign of life this often, and
-/// closed if none comes in the second time.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// HTTP/2: most streams that the peer reset and the server still remembers
-/// (CVE-2023-44487).
-const MAX_PENDING_RESETS: usize = 1000;
-/// Out of file descriptors: wait for some to come back, rather than spin.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// How long calls in flight may take on a connection that is sent away because
+/// of its age. At shutdown the server's own grace ends them before.
+const CONNECTION_GRACE: Duration = Duration::from_secs(30);
 /// Not yet accepted connections.
 const BACKLOG: u32 = 1024;
 
 /// A bound socket.
 pub(crate) enum Socket {
-    Tcp(TcpListener),
-    Unix(UnixListener, SocketFile),
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener, SocketFile),
 }
 
 /// Takes the socket's file away with the listener.
@@ -71,13 +73,13 @@ impl Socket {
                 };
                 socket.set_reuseaddr(true)?;
                 socket.bind(*address)?;
-                socket.listen(BACKLOG).map(Self::Tcp)
+                socket.listen(BACKLOG)?.into_std().map(Self::Tcp)
             }
             Listen::Unix(path) => {
                 if is_stale(path).await? {
                     std::fs::remove_file(path)?;
                 }
-                let listener = UnixListener::bind(path)?;
+                let listener = std::os::unix::net::UnixListener::bind(path)?;
                 Ok(Self::Unix(listener, SocketFile(path.clone())))
             }
         }
@@ -107,140 +109,143 @@ async fn is_stale(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// What every listener needs.
+/// What makes the lanes of a connection.
 pub(crate) struct Listening<S: Store> {
     pub(crate) core: Arc<Core<S>>,
     pub(crate) protocols: Protocols,
-    pub(crate) tls: Option<TlsAcceptor>,
-    pub(crate) connections: Arc<Semaphore>,
-    pub(crate) tracker: TaskTracker,
-    /// Cancelled when no new connections are taken, and those there are finish.
-    pub(crate) drain: CancellationToken,
+    pub(crate) decode: DecodeOptions,
+    pub(crate) role: Role,
 }
 
-/// Accepts connections until the server drains.
-pub(crate) async fn accept<S: Store>(socket: Socket, shared: Arc<Listening<S>>) {
-    loop {
-        // A connection over the limit waits in the kernel's queue.
-        let permit = tokio::select! {
-            permit = Arc::clone(&shared.connections).acquire_owned() => permit,
-            () = shared.drain.cancelled() => return,
-        };
-        let accepted = tokio::select! {
-            accepted = accept_one(&socket) => accepted,
-            () = shared.drain.cancelled() => return,
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_BACKOFF).await;
-                continue;
-            }
-        };
-        let connection = Arc::clone(&shared);
-        shared.tracker.spawn(async move {
-            connection.serve(stream, peer).await;
-            drop(permit);
-        });
-    }
-}
+impl<S: Store> Serve for Listening<S> {
+    type Handler = TypedLane<S>;
+    type General = General<S>;
 
-enum Stream {
-    Tcp(tokio::net::TcpStream),
-    Unix(tokio::net::UnixStream),
-}
-
-async fn accept_one(socket: &Socket) -> io::Result<(Stream, Peer)> {
-    match socket {
-        Socket::Tcp(listener) => {
-            let (stream, address) = listener.accept().await?;
-            // Answers are small and must not wait for one another.
-            stream.set_nodelay(true)?;
-            Ok((Stream::Tcp(stream), Peer::Tcp(address)))
-        }
-        Socket::Unix(listener, _) => {
-            let (stream, _) = listener.accept().await?;
-            Ok((Stream::Unix(stream), Peer::Unix))
-        }
-    }
-}
-
-impl<S: Store> Listening<S> {
-    async fn serve(&self, stream: Stream, peer: Peer) {
-        match (stream, &self.tls) {
-            (Stream::Tcp(stream), None) => self.http(stream, peer).await,
-            (Stream::Unix(stream), _) => self.http(stream, peer).await,
-            (Stream::Tcp(stream), Some(tls)) => {
-                let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream));
-                match handshake.await {
-                    Ok(Ok(stream)) => self.http(stream, peer).await,
-                    Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
-                    Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
-                }
-            }
-        }
+    fn connection(&self, who: &ConnectionInfo) -> Rpc<TypedLane<S>, General<S>> {
+        let connection = Connection::new(Arc::clone(&self.core), who.peer);
+        let edge = Edge::new(self.protocols.clone(), Arc::clone(&connection));
+        let typed = TypedLane::new(connection, self.decode.clone(), self.role);
+        Rpc::new(typed, General(Arc::new(edge)))
     }
 
-    async fn http<I>(&self, stream: I, peer: Peer)
-    where
-        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let connection = Connection::new(Arc::clone(&self.core), peer);
+    fn http1(
+        &self,
+        io: Rewind<serve::Socket>,
+        who: ConnectionInfo,
+        proof: Proof,
+        mut drain: watch::Receiver<bool>,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let connection = Connection::new(Arc::clone(&self.core), who.peer);
         let edge = Arc::new(Edge::new(self.protocols.clone(), connection));
-        let spoke = Arc::new(AtomicBool::new(false));
-        let heard = Arc::clone(&spoke);
-        let service = service_fn(move |request: hyper::Request<Incoming>| {
-            heard.store(true, Ordering::Relaxed);
-            let edge = Arc::clone(&edge);
-            async move { Ok::<_, std::convert::Infallible>(edge.serve(request).await) }
+        let proof = Arc::new(proof);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (edge, proof) = (Arc::clone(&edge), Arc::clone(&proof));
+            async move {
+                let response = edge.serve(request).await;
+                proof.proven();
+                Ok::<_, Infallible>(response)
+            }
         });
-        let builder = http_builder();
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
-        tokio::pin!(connection);
-        let silent = async {
-            tokio::time::sleep(FIRST_REQUEST_TIMEOUT).await;
-            if spoke.load(Ordering::Relaxed) {
-                std::future::pending::<()>().await;
+        Box::pin(async move {
+            let connection = http1_builder().serve_connection(TokioIo::new(io), service);
+            tokio::pin!(connection);
+            let told = async {
+                if drain.wait_for(|drain| *drain).await.is_err() {
+                    // Nobody can tell it to drain any more.
+                    std::future::pending::<()>().await;
+                }
+            };
+            let served = tokio::select! {
+                served = connection.as_mut() => served,
+                () = told => {
+                    // `connection: close`; calls in flight end.
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = served {
+                tracing::debug!(peer = %who.peer, %error, "connection ended");
             }
-        };
-        let served = tokio::select! {
-            served = connection.as_mut() => served,
-            () = silent => {
-                tracing::debug!(%peer, "a connection without a request was closed");
-                return;
-            }
-            () = self.drain.cancelled() => {
-                // GOAWAY, or `connection: close`; calls in flight end.
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        if let Err(error) = served {
-            tracing::debug!(%peer, %error, "connection ended");
-        }
+        })
     }
 }
 
-fn http_builder() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn http1_builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_METADATA_BYTES as usize * 4);
     builder
-        .http2()
-        .timer(TokioTimer::new())
-        // Adaptive windows drop connections under bursts of small calls.
-        .adaptive_window(false)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
-        .max_header_list_size(MAX_METADATA_BYTES)
-        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
-        .max_local_error_reset_streams(MAX_PENDING_RESETS)
-        .keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
-    builder
+}
+
+/// The general lane of a connection.
+pub(crate) struct General<S: Store>(Arc<Edge<S>>);
+
+impl<S: Store> Clone for General<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<S: Store> tower::Service<Request<general::Body>> for General<S> {
+    type Response = Response<CallBody<S>>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<general::Body>) -> Self::Future {
+        let edge = Arc::clone(&self.0);
+        async move { Ok(edge.serve(request).await) }.boxed()
+    }
+}
+
+/// Serves what was bound, on threads of the transport's own.
+pub(crate) fn start<S: Store>(
+    sockets: Vec<Socket>,
+    tls: Option<&Tls>,
+    listening: Listening<S>,
+    config: serve::Config,
+) -> io::Result<(serve::Running, Vec<SocketFile>)> {
+    let (mut listeners, mut files) = (Vec::new(), Vec::new());
+    for socket in sockets {
+        listeners.push(match (socket, tls) {
+            (Socket::Tcp(listener), None) => Listener::from(listener),
+            (Socket::Tcp(listener), Some(tls)) => Listener::from(listener).with_tls(tls.clone()),
+            (Socket::Unix(listener, file), _) => {
+                files.push(file);
+                Listener::from(listener)
+            }
+        });
+    }
+    let running = serve::serve(listeners, &Arc::new(listening), config)?;
+    Ok((running, files))
+}
+
+/// The transport's part of the configuration.
+pub(crate) fn transport_config(config: &Config, seed: u64) -> serve::Config {
+    serve::Config {
+        threads: config.threads,
+        max_connections: config.max_connections,
+        max_buffered_bytes: MAX_REPLYING_BYTES,
+        limits: Limits {
+            max_concurrent_streams: MAX_STREAMS_PER_CONNECTION,
+            stream_window_bytes: STREAM_WINDOW_BYTES,
+            connection_window_bytes: CONNECTION_WINDOW_BYTES,
+            max_header_list_bytes: MAX_METADATA_BYTES,
+            max_message_bytes: MAX_MESSAGE_BYTES,
+            times: Times {
+                first_request: FIRST_REQUEST_TIMEOUT,
+                request: RECEIVE_TIMEOUT,
+                drain_grace: CONNECTION_GRACE.max(config.drain_grace * 2),
+                ..Times::default()
+            },
+            ..Limits::default()
+        },
+        seed,
+        ..serve::Config::default()
+    }
 }

@@ -30,6 +30,30 @@ pub(crate) enum Effect {
     Mutates,
 }
 
+/// A method of the typed lane: gRPC calls of it are answered by the transport's
+/// thread, without a task or a body of their own. The rest, and all other
+/// protocols, take the general lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Typed {
+    TalkGet,
+    TalkStore,
+    TalkDump,
+    Get,
+    GetAndTouch,
+    Set,
+    Delete,
+    Touch,
+    BatchGet,
+    BatchSet,
+    BatchDelete,
+    Increment,
+    ListKeys,
+    DeletePrefix,
+    Dump,
+    GetUsage,
+    GetServerInfo,
+}
+
 /// One method.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Method {
@@ -37,6 +61,8 @@ pub(crate) struct Method {
     pub(crate) path: &'static str,
     pub(crate) access: Access,
     pub(crate) effect: Effect,
+    /// `None`: all its calls take the general lane.
+    pub(crate) typed: Option<Typed>,
 }
 
 impl Method {
@@ -46,6 +72,7 @@ impl Method {
         path: "unknown",
         access: Open,
         effect: Reads,
+        typed: None,
     };
 
     /// The method of a path.
@@ -62,6 +89,11 @@ impl Method {
         self.path.ends_with("/Dump") || self.path.ends_with("/Load")
     }
 
+    /// True for methods that take more than one message.
+    pub(crate) fn takes_messages(&self) -> bool {
+        self.path.ends_with("/Load") || self.path.ends_with("/ServerReflectionInfo")
+    }
+
     pub(crate) fn mutates(&self) -> bool {
         self.effect == Mutates
     }
@@ -72,61 +104,80 @@ const fn method(path: &'static str, access: Access, effect: Effect) -> Method {
         path,
         access,
         effect,
+        typed: None,
+    }
+}
+
+impl Method {
+    const fn on(self, typed: Typed) -> Self {
+        Self {
+            typed: Some(typed),
+            ..self
+        }
     }
 }
 
 /// The table. A test compares it with the compiled contract.
 pub(crate) static METHODS: &[Method] = &[
-    method("/larder.cache.v1.CacheService/Get", Account(Read), Reads),
-    method("/rpc.Cache/Get", TalkAccount(Read), Reads),
-    method("/larder.cache.v1.CacheService/Set", Account(Write), Mutates),
-    method("/rpc.Cache/Store", TalkAccount(Write), Mutates),
+    method("/larder.cache.v1.CacheService/Get", Account(Read), Reads).on(Typed::Get),
+    method("/rpc.Cache/Get", TalkAccount(Read), Reads).on(Typed::TalkGet),
+    method("/larder.cache.v1.CacheService/Set", Account(Write), Mutates).on(Typed::Set),
+    method("/rpc.Cache/Store", TalkAccount(Write), Mutates).on(Typed::TalkStore),
     method(
         "/larder.cache.v1.CacheService/GetAndTouch",
         Account(Write),
         Mutates,
-    ),
+    )
+    .on(Typed::GetAndTouch),
     method(
         "/larder.cache.v1.CacheService/Delete",
         Account(Write),
         Mutates,
-    ),
+    )
+    .on(Typed::Delete),
     method(
         "/larder.cache.v1.CacheService/Touch",
         Account(Write),
         Mutates,
-    ),
+    )
+    .on(Typed::Touch),
     method(
         "/larder.cache.v1.CacheService/BatchGet",
         Account(Read),
         Reads,
-    ),
+    )
+    .on(Typed::BatchGet),
     method(
         "/larder.cache.v1.CacheService/BatchSet",
         Account(Write),
         Mutates,
-    ),
+    )
+    .on(Typed::BatchSet),
     method(
         "/larder.cache.v1.CacheService/BatchDelete",
         Account(Write),
         Mutates,
-    ),
+    )
+    .on(Typed::BatchDelete),
     method(
         "/larder.cache.v1.CacheService/Increment",
         Account(Write),
         Mutates,
-    ),
+    )
+    .on(Typed::Increment),
     method(
         "/larder.cache.v1.CacheService/ListKeys",
         Account(Read),
         Reads,
-    ),
+    )
+    .on(Typed::ListKeys),
     method(
         "/larder.cache.v1.CacheService/DeletePrefix",
         Account(Write),
         Mutates,
-    ),
-    method("/larder.cache.v1.CacheService/Dump", Account(Read), Reads),
+    )
+    .on(Typed::DeletePrefix),
+    method("/larder.cache.v1.CacheService/Dump", Account(Read), Reads).on(Typed::Dump),
     method(
         "/larder.cache.v1.CacheService/Load",
         Account(Write),
@@ -136,13 +187,15 @@ pub(crate) static METHODS: &[Method] = &[
         "/larder.cache.v1.CacheService/GetUsage",
         Account(Read),
         Reads,
-    ),
+    )
+    .on(Typed::GetUsage),
     method(
         "/larder.cache.v1.CacheService/GetServerInfo",
         AnyAccount,
         Reads,
-    ),
-    method("/rpc.Cache/Dump", TalkAccount(Read), Reads),
+    )
+    .on(Typed::GetServerInfo),
+    method("/rpc.Cache/Dump", TalkAccount(Read), Reads).on(Typed::TalkDump),
     method("/rpc.Accounts/GetByToken", Control(Verify), Reads),
     method(
         "/larder.accounts.v1.AccountService/CreateAccount",

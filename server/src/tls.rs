@@ -3,18 +3,14 @@
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
+use larder_transport::serve::Tls;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use tokio_rustls::TlsAcceptor;
 
 use crate::config::TlsFiles;
-
-/// A handshake that takes longer is given up.
-pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -41,9 +37,9 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// Reads the files and checks that they belong together. ALPN offers `h2` and
-/// `http/1.1`.
-pub(crate) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, TlsError> {
+/// Reads the files and checks that they belong together. The transport
+/// offers `h2` and `http/1.1` by ALPN.
+pub(crate) fn listener_tls(files: &TlsFiles) -> Result<Tls, TlsError> {
     let certs = certificates("tls_cert", &files.cert)?;
     let key = PrivateKeyDer::from_pem_file(&files.key)
         .map_err(|error| failed("tls_key", &files.key, error))?;
@@ -65,11 +61,10 @@ pub(crate) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, TlsError> {
             builder.with_client_cert_verifier(verifier)
         }
     };
-    let mut config = builder
+    let config = builder
         .with_single_cert(certs, key)
         .map_err(|error| failed("tls_key", &files.key, error))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    Ok(Tls::new(Arc::new(config)))
 }
 
 fn certificates(

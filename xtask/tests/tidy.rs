@@ -22,6 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "larder-engine",
             "larder-accounts",
             "larder-api",
+            "larder-transport",
             // Only to call a remote Accounts server.
             "larder-client",
         ],

@@ -19,6 +19,7 @@ use larder_model::{
     Incremented, Limits, Page, Quota, ReadEffect, ScanBudget, Selection, Set, Store, StoreError,
     Usage, Written,
 };
+use larder_transport::serve::Peer;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +27,7 @@ use super::{Edge, Protocols};
 use crate::authority::{Anonymous, Authority};
 use crate::clock::Clock;
 use crate::config::Role;
-use crate::connection::{Connection, Peer};
+use crate::connection::Connection;
 use crate::core::Core;
 use crate::gauge::Gauge;
 use crate::layers::origin::OriginPolicy;
@@ -194,6 +195,7 @@ fn server() -> Server {
         features: Vec::new(),
         clock: Arc::new(Clock::start()),
         stop: CancellationToken::new(),
+        access_log: None,
     });
     let (router, health) = rpc::router(&core, Role::Cache).expect("a router");
     let peer = Peer::Tcp(([127, 0, 0, 1], 1).into());

@@ -60,6 +60,13 @@ impl CallHead {
 /// The order matters: what is cheapest comes first, and a caller is told that
 /// its credential is bad before it is told what it may not do with it.
 pub(crate) async fn admit<S: Store>(call: &Call<S>, head: &CallHead) -> Result<(), Failure> {
+    take_place(call, head)?;
+    authorize(call, head).await
+}
+
+/// Takes a place among the calls in flight. A call that is answered where it
+/// was read needs none: it is never beside another of its thread.
+fn take_place<S: Store>(call: &Call<S>, head: &CallHead) -> Result<(), Failure> {
     let stranger = match call.method.access {
         Access::Open => true,
         Access::TalkAccount(_) => matches!(head.credential, Ok(None)),
@@ -73,6 +80,11 @@ pub(crate) async fn admit<S: Store>(call: &Call<S>, head: &CallHead) -> Result<(
     };
     let full = |_| overloaded("the server has as many calls in flight as it accepts");
     call.hold(Arc::clone(places).try_acquire_owned().map_err(full)?);
+    Ok(())
+}
+
+/// Finds out who calls, and refuses what they may not do.
+pub(crate) async fn authorize<S: Store>(call: &Call<S>, head: &CallHead) -> Result<(), Failure> {
     let (action, anybody) = match call.method.access {
         Access::Open => return Ok(()),
         Access::Account(action) | Access::TalkAccount(action) => (Some(action), true),
@@ -80,6 +92,8 @@ pub(crate) async fn admit<S: Store>(call: &Call<S>, head: &CallHead) -> Result<(
         Access::Control(action) => (Some(action), false),
     };
     match &head.credential {
+        // Found out before: an answer at once was tried, and could not be had.
+        _ if call.identity().is_some() => {}
         Err(failure) => return Err(failure.clone()),
         Ok(Some(token)) => {
             let identity = ask(call, token).await?;
@@ -91,6 +105,15 @@ pub(crate) async fn admit<S: Store>(call: &Call<S>, head: &CallHead) -> Result<(
         Ok(None) => return Err(token_missing()),
     }
     action.map_or(Ok(()), |action| check_action(call, action))
+}
+
+/// As [`authorize`], for a caller who was settled on this connection before.
+pub(crate) fn authorize_known<S: Store>(call: &Call<S>) -> Result<(), Failure> {
+    within_rate(call, call.known()?)?;
+    match call.method.access {
+        Access::Account(action) | Access::TalkAccount(action) => check_action(call, action),
+        _ => Ok(()),
+    }
 }
 
 /// Settles whose call of the talk's contract it is, once its request is read:
@@ -128,7 +151,7 @@ pub(crate) async fn still_good<S: Store>(call: &Call<S>) -> Result<(), Failure> 
 
 async fn ask<S: Store>(call: &Call<S>, token: &str) -> Result<Arc<Identity<S>>, Failure> {
     call.keep_secret(token);
-    let asked = clock::instant();
+    let asked = call.now();
     if let Some(identity) = call.connection.recall(Some(token), asked) {
         return Ok(identity);
     }
@@ -142,7 +165,7 @@ async fn ask<S: Store>(call: &Call<S>, token: &str) -> Result<Arc<Identity<S>>, 
 fn anonymous<S: Store>(call: &Call<S>) -> Result<Arc<Identity<S>>, Failure> {
     let core = call.core();
     let anonymous = core.anonymous.as_ref().ok_or_else(token_missing)?;
-    if let Some(identity) = call.connection.recall(None, call.started) {
+    if let Some(identity) = call.connection.recall(None, call.now()) {
         return Ok(identity);
     }
     let epoch = core.epoch();
@@ -158,14 +181,21 @@ fn identity<S: Store>(
     let identity = Arc::new(Identity {
         tenant: call.core().tenants.of(&vouched.grant)?,
         grant: Arc::clone(&vouched.grant),
+        epoch,
+        until: vouched.until,
     });
-    call.connection
-        .remember(token, &identity, epoch, vouched.until);
+    call.connection.remember(token, &identity);
     Ok(identity)
 }
 
 fn settle<S: Store>(call: &Call<S>, identity: Arc<Identity<S>>) -> Result<(), Failure> {
-    let taken = identity.tenant.take(clock::instant());
+    let settled = within_rate(call, &identity);
+    // Also for a refused call, so that its line in the log names the account.
+    call.set_identity(identity);
+    settled
+}
+
+fn within_rate<S: Store>(call: &Call<S>, identity: &Identity<S>) -> Result<(), Failure> {
     let refused = |wait| {
         let limit = identity.grant.account.max_requests_per_second.unwrap_or(0);
         let name = identity.tenant.name();
@@ -173,10 +203,7 @@ fn settle<S: Store>(call: &Call<S>, identity: Arc<Identity<S>>) -> Result<(), Fa
         // Rounded up: a client that waits as told gets through.
         Failure::new(Reason::RateLimited, message).retry_after(wait + Duration::from_millis(1))
     };
-    let settled = taken.map_err(refused);
-    // Also for a refused call, so that its line in the log names the account.
-    call.set_identity(identity);
-    settled
+    identity.tenant.take(call.now()).map_err(refused)
 }
 
 fn check_action<S: Store>(call: &Call<S>, action: Action) -> Result<(), Failure> {

@@ -17,13 +17,20 @@ use larder_model::Store;
 
 use crate::call::{Call, Outcome};
 use crate::clock;
+use crate::rate::RateLimiter;
 
 /// The access log's target: one line a call.
 pub(crate) const ACCESS: &str = "access";
 
-/// Ends a call: the talk's interceptor, after the fact.
-fn finish<S: Store>(call: &Call<S>) {
+/// Ends a call: the talk's interceptor, after the fact. Every error has its line;
+/// calls that went well have theirs as far as the log's rate goes.
+pub(crate) fn finish<S: Store>(call: &Call<S>) {
     let outcome = call.outcome().unwrap_or(Outcome::OK);
+    // The time of its beginning will do, and is known.
+    let may_log = |rate: &RateLimiter| rate.take(call.started).is_ok();
+    if outcome.code == Code::Ok && !call.core().access_log.as_ref().is_some_and(may_log) {
+        return;
+    }
     let took = clock::instant().saturating_duration_since(call.started);
     let account = call
         .identity()
@@ -89,7 +96,7 @@ impl<S: Store> Drop for InFlight<S> {
 }
 
 /// The caller gave up.
-const GONE: Outcome = Outcome {
+pub(crate) const GONE: Outcome = Outcome {
     code: Code::Cancelled,
     reason: Some(Reason::Cancelled),
 };

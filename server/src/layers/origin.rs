@@ -4,8 +4,8 @@
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use larder_api::errors::Reason;
+use larder_transport::serve::Peer;
 
-use crate::connection::Peer;
 use crate::failure::Failure;
 
 /// Longest time a browser may remember an answer to a preflight.
@@ -34,9 +34,7 @@ impl OriginPolicy {
     /// Refuses a request that a foreign page made, or made possible.
     pub(crate) fn check<B>(&self, request: &Request<B>, peer: Peer) -> Result<(), Failure> {
         let host = authority(request);
-        // No page reaches a Unix socket.
-        let guard = self.guard_host && matches!(peer, Peer::Tcp(_));
-        if guard && !host.is_some_and(is_loopback_name) {
+        if !self.answers_to(host, peer) {
             let message = format!(
                 "an anonymous server on loopback answers to localhost and 127.0.0.1, not to `{}`",
                 host.unwrap_or_default()
@@ -51,6 +49,14 @@ impl OriginPolicy {
                 "pages of this origin may not call; see --cors-origin",
             )),
         }
+    }
+
+    /// False if a server on loopback is called by a name that somebody else may
+    /// have given it.
+    pub(crate) fn answers_to(&self, host: Option<&str>, peer: Peer) -> bool {
+        // No page reaches a Unix socket.
+        let guard = self.guard_host && matches!(peer, Peer::Tcp(_));
+        !guard || host.is_some_and(is_loopback_name)
     }
 
     fn allows(&self, origin: &HeaderValue, host: Option<&str>) -> bool {

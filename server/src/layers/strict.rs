@@ -29,12 +29,18 @@ enum Check {
     Nothing,
     /// The first byte that is no white space.
     JsonStart,
-    /// The first byte of each message.
-    Messages(Prefix),
+    /// Each message's prefix, and where the last one ends.
+    Messages(Framing),
 }
 
 /// Where in its messages a body is.
-struct Prefix {
+struct Framing {
+    /// The method takes one message.
+    one: bool,
+    /// Messages may be compressed.
+    compressible: bool,
+    /// Messages that began.
+    begun: usize,
     /// Bytes of the five-byte prefix that were seen.
     seen: usize,
     /// The message's length, as far as it was seen; then, what is left of it.
@@ -43,24 +49,31 @@ struct Prefix {
 
 const PREFIX_BYTES: usize = 5;
 
-impl Prefix {
+/// What the transport says of the same on the typed lane.
+const CUT_SHORT: &str = "a message that ends too early";
+const SEVERAL: &str = "more than the one message of this method";
+const NOT_COMPRESSIBLE: &str = "a compressed message without grpc-encoding";
+const BAD_FLAG: &str = "the compressed flag of a message must be 0 or 1";
+pub(crate) const NO_MESSAGE: &str = "a request without a message";
+
+impl Framing {
+    fn new(one: bool, compressible: bool) -> Self {
+        Self {
+            one,
+            compressible,
+            begun: 0,
+            seen: 0,
+            left: 0,
+        }
+    }
+
     /// Refuses a message that begins as it should not (gRPC over HTTP/2,
     /// "Length-Prefixed-Message").
     fn look(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
         while !bytes.is_empty() {
             if self.seen < PREFIX_BYTES {
-                let byte = bytes[0];
-                if self.seen == 0 && byte > 1 {
-                    return Err(malformed("the compressed flag of a message must be 0 or 1"));
-                }
-                if self.seen > 0 {
-                    self.left = self.left << 8 | u64::from(byte);
-                }
-                self.seen += 1;
+                self.prefix(bytes[0])?;
                 bytes = &bytes[1..];
-                if self.seen == PREFIX_BYTES && self.left > MAX_MESSAGE_BYTES as u64 {
-                    return Err(too_large(self.left));
-                }
             } else {
                 let here = usize::try_from(self.left).map_or(bytes.len(), |n| n.min(bytes.len()));
                 self.left -= here as u64;
@@ -72,13 +85,42 @@ impl Prefix {
         }
         Ok(())
     }
+
+    /// The next byte of a prefix.
+    fn prefix(&mut self, byte: u8) -> Result<(), Failure> {
+        if self.seen == 0 {
+            self.begun += 1;
+            match byte {
+                _ if self.one && self.begun > 1 => return Err(malformed(SEVERAL)),
+                0 => {}
+                1 if self.compressible => {}
+                1 => return Err(malformed(NOT_COMPRESSIBLE)),
+                _ => return Err(malformed(BAD_FLAG)),
+            }
+        } else {
+            self.left = self.left << 8 | u64::from(byte);
+        }
+        self.seen += 1;
+        if self.seen == PREFIX_BYTES && self.left > MAX_MESSAGE_BYTES as u64 {
+            return Err(too_large(self.left));
+        }
+        Ok(())
+    }
+
+    /// Refuses a body that ends here, if it should not.
+    fn end(&self) -> Result<(), Failure> {
+        if self.seen > 0 {
+            return Err(malformed(CUT_SHORT));
+        }
+        Ok(())
+    }
 }
 
-fn malformed(message: &str) -> Failure {
+pub(crate) fn malformed(message: &str) -> Failure {
     Failure::new(Reason::MalformedRequest, message)
 }
 
-fn too_large(bytes: u64) -> Failure {
+pub(crate) fn too_large(bytes: u64) -> Failure {
     let message =
         format!("the message has {bytes} bytes, more than the limit of {MAX_MESSAGE_BYTES}");
     Failure::new(Reason::MessageTooLarge, message)
@@ -101,7 +143,12 @@ impl<B, S: Store> Strict<B, S> {
             // In base64; the protocol layer refuses it.
             Check::Nothing
         } else if kind.starts_with(b"application/grpc") {
-            Check::Messages(Prefix { seen: 0, left: 0 })
+            let one = !call.method.takes_messages();
+            let encoding = head.get("grpc-encoding");
+            Check::Messages(Framing::new(
+                one,
+                encoding.is_some_and(|it| it != "identity"),
+            ))
         } else if kind.starts_with(b"application/json") && !head.contains_key(CONTENT_ENCODING) {
             // Compressed JSON cannot be told by its first byte.
             Check::JsonStart
@@ -125,7 +172,7 @@ impl<B, S: Store> Strict<B, S> {
         }
         match &mut self.check {
             Check::Nothing => Ok(()),
-            Check::Messages(prefix) => prefix.look(bytes),
+            Check::Messages(framing) => framing.look(bytes),
             Check::JsonStart => {
                 let Some(first) = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) else {
                     return Ok(());
@@ -140,6 +187,15 @@ impl<B, S: Store> Strict<B, S> {
     }
 }
 
+impl<B, S: Store> Strict<B, S> {
+    fn end(&self) -> Result<(), Failure> {
+        match &self.check {
+            Check::Messages(framing) => framing.end(),
+            Check::Nothing | Check::JsonStart => Ok(()),
+        }
+    }
+}
+
 impl<B: Body<Data = Bytes> + Unpin, S: Store> Body for Strict<B, S> {
     type Data = Bytes;
     type Error = Refused;
@@ -149,11 +205,18 @@ impl<B: Body<Data = Bytes> + Unpin, S: Store> Body for Strict<B, S> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Refused>>> {
         let looked = match std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-            None => return Poll::Ready(None),
-            Some(Ok(frame)) => match frame.data_ref().map(|bytes| self.look(bytes)) {
-                Some(Err(failure)) => Err(failure),
-                Some(Ok(())) | None => Ok(frame),
+            None => match self.end() {
+                Ok(()) => return Poll::Ready(None),
+                Err(failure) => Err(failure),
             },
+            Some(Ok(frame)) => {
+                let looked = frame.data_ref().map_or(Ok(()), |bytes| self.look(bytes));
+                // Whoever reads may not ask again after what says that it is the last.
+                let ended = self.body.is_end_stream();
+                looked
+                    .and_then(|()| if ended { self.end() } else { Ok(()) })
+                    .map(|()| frame)
+            }
             Some(Err(_)) => Err(malformed("the request ended before it was complete")),
         };
         Poll::Ready(Some(looked.map_err(|failure| {
@@ -177,19 +240,28 @@ mod tests {
 
     #[test]
     fn messages_are_told_apart_however_they_are_cut() {
-        let check = |stream: &[u8], accepted: bool| {
-            for chunk in 1..=stream.len() {
-                let mut prefix = Prefix { seen: 0, left: 0 };
-                let all = stream.chunks(chunk).all(|bytes| prefix.look(bytes).is_ok());
-                assert_eq!(all, accepted, "{stream:?} in chunks of {chunk}");
+        let check = |one: bool, stream: &[u8], refusal: Option<&str>| {
+            for chunk in 1..=stream.len().max(1) {
+                let mut framing = Framing::new(one, !one);
+                let mut chunks = stream.chunks(chunk);
+                let looked = chunks.try_for_each(|bytes| framing.look(bytes));
+                let ended = looked.and_then(|()| framing.end()).err();
+                let message = ended.as_ref().map(|failure| failure.message.as_str());
+                assert_eq!(message, refusal, "{stream:?} in chunks of {chunk}");
             }
         };
-        check(b"\0\0\0\0\0", true);
-        check(b"\0\0\0\0\x03abc", true);
-        check(b"\x01\0\0\0\x03\xff\xff\xff\0\0\0\0\x01\x80", true);
-        check(b"\x02\0\0\0\0", false);
-        check(b"\0\0\0\0\0\x80\0\0\0\0", false);
-        check(b"\0\0\0\0\x03abc\x04", false);
-        check(b"\0\xff\xff\xff\xff", false);
+        check(true, b"", None);
+        check(true, b"\0\0\0\0\0", None);
+        check(true, b"\0\0\0\0\x03abc", None);
+        check(false, b"\x01\0\0\0\x03\xff\xff\xff\0\0\0\0\x01\x80", None);
+        check(true, b"\0\0\0\0\0\0\0\0\0\0", Some(SEVERAL));
+        check(true, b"\0\0\0\0\x03abc\x04", Some(SEVERAL));
+        check(true, b"\x01\0\0\0\0", Some(NOT_COMPRESSIBLE));
+        check(true, b"\x02\0\0\0\0", Some(BAD_FLAG));
+        check(false, b"\0\0\0\0\0\x80\0\0\0\0", Some(BAD_FLAG));
+        check(true, b"\0\0\0\0\x03ab", Some(CUT_SHORT));
+        check(false, b"\0\0\0\0\x01a\0\0", Some(CUT_SHORT));
+        let all = "the message has 4294967295 bytes, more than the limit of 5242880";
+        check(true, b"\0\xff\xff\xff\xff", Some(all));
     }
 }

@@ -7,23 +7,31 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use connectrpc::{ConnectError, ServiceStream};
 use futures::stream::BoxStream;
 use futures::{FutureExt, Stream};
 use larder_api::errors::Reason;
+use larder_api::wire::RECEIVE_TIMEOUT;
 use larder_model::Store;
 use tokio_util::sync::CancellationToken;
 
 use crate::call::Call;
 use crate::failure::Failure;
-use crate::rpc::status::connect_error;
 
-fn draining() -> Failure {
+pub(crate) fn draining() -> Failure {
     Failure::new(Reason::Draining, "the server is shutting down")
 }
 
-fn panicked() -> Failure {
+pub(crate) fn panicked() -> Failure {
     Failure::new(Reason::Internal, "the server failed at this call")
+}
+
+/// The request did not come in time, whatever time its caller gives.
+pub(crate) fn not_received() -> Failure {
+    let message = format!(
+        "the request did not arrive within {} s",
+        RECEIVE_TIMEOUT.as_secs()
+    );
+    Failure::new(Reason::NotStarted, message)
 }
 
 /// Waits for `work`; gives up at the call's deadline, or when `stop` says that
@@ -48,26 +56,26 @@ pub(crate) async fn within<S: Store, T>(
     }
 }
 
-/// A response stream that ends with its call's deadline or with the server, and
-/// leaves word of how it ended.
+/// A response stream that ends with its call's deadline or with the server.
 pub(crate) fn stream_within<S: Store, T: Send + 'static>(
     call: &Arc<Call<S>>,
     stop: &CancellationToken,
     stream: impl Stream<Item = Result<T, Failure>> + Send + 'static,
-) -> ServiceStream<T> {
+) -> Within<S, T> {
     let stop = stop.clone();
     let deadline = call
         .deadline
         .map(|at| Box::pin(tokio::time::sleep_until(at.into())));
-    Box::pin(Within {
+    Within {
         stream: Some(Box::pin(stream)),
         deadline,
         stopped: Box::pin(async move { stop.cancelled().await }),
         call: Arc::clone(call),
-    })
+    }
 }
 
-struct Within<S: Store, T> {
+/// See [`stream_within`].
+pub(crate) struct Within<S: Store, T> {
     /// `None` once it has ended.
     stream: Option<BoxStream<'static, Result<T, Failure>>>,
     deadline: Option<Pin<Box<tokio::time::Sleep>>>,
@@ -76,14 +84,14 @@ struct Within<S: Store, T> {
 }
 
 impl<S: Store, T> Within<S, T> {
-    fn end(&mut self, failure: Failure) -> Poll<Option<Result<T, ConnectError>>> {
+    fn end(&mut self, failure: Failure) -> Poll<Option<Result<T, Failure>>> {
         self.stream = None;
-        Poll::Ready(Some(Err(connect_error(&self.call.failed(failure)))))
+        Poll::Ready(Some(Err(failure)))
     }
 }
 
 impl<S: Store, T> Stream for Within<S, T> {
-    type Item = Result<T, ConnectError>;
+    type Item = Result<T, Failure>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;

@@ -15,11 +15,10 @@ use connectrpc_health::{Checker as _, HEALTH_SERVICE_NAME, StaticChecker, Status
 use futures::StreamExt as _;
 use larder_model::Store;
 
-use super::{answer, call_of, failed, status};
+use super::{answer, call_of, failed, served, status};
 use crate::call::Call;
 use crate::core::Core;
 use crate::failure::Failure;
-use crate::layers::within::stream_within;
 
 /// Adds the service to a router.
 pub(super) fn install<S: Store>(
@@ -69,7 +68,7 @@ async fn watch<S: Store>(
     // This server stops serving only to shut down: there is no news after that,
     // and a watch that stayed open would hold up the drain.
     let states = states.map(|state| Ok(response(state)));
-    Ok(Response::new(stream_within(
+    Ok(Response::new(served(
         &call,
         &core.stop,
         until_not_serving(states),

@@ -18,24 +18,27 @@ macro_rules! unary {
 }
 
 pub(crate) mod accounts_v1;
-mod cache_v1;
+pub(crate) mod cache_v1;
 mod fields;
 mod health;
-mod reply;
+pub(crate) mod reply;
 mod resume;
 pub(crate) mod status;
-mod talk;
+pub(crate) mod talk;
 
 use std::sync::Arc;
 
-use connectrpc::{ConnectError, RequestContext, Response, Router, ServiceResult};
+use connectrpc::{ConnectError, RequestContext, Response, Router, ServiceResult, ServiceStream};
 use connectrpc_health::StaticChecker;
+use futures::{Stream, TryStreamExt as _};
 use larder_model::Store;
+use tokio_util::sync::CancellationToken;
 
 use crate::call::Call;
 use crate::config::Role;
 use crate::core::Core;
 use crate::failure::Failure;
+use crate::layers::within::stream_within;
 
 /// Every method of this server, and the handle of its health.
 pub(crate) fn router<S: Store>(
@@ -96,6 +99,18 @@ fn answer<S: Store, T: buffa::Message>(
     });
     held.map(Response::new)
         .map_err(|failure| failed(call, failure))
+}
+
+/// A stream of messages, in the form of the protocol layer. It leaves word of how
+/// it ended.
+fn served<S: Store, T: Send + 'static>(
+    call: &Arc<Call<S>>,
+    stop: &CancellationToken,
+    stream: impl Stream<Item = Result<T, Failure>> + Send + 'static,
+) -> ServiceStream<T> {
+    let call_of_it = Arc::clone(call);
+    let served = stream_within(call, stop, stream);
+    Box::pin(served.map_err(move |failure| failed(&call_of_it, failure)))
 }
 
 fn failed<S: Store>(call: &Call<S>, failure: Failure) -> ConnectError {

@@ -1,10 +1,28 @@
 //! The nouns of the model, as messages.
 
-use buffa::MessageField;
+use buffa::{Message, MessageField, MessageFieldView, MessageView, ViewEncode};
 use larder_api::{cache_v1 as wire, protobuf};
 use larder_model::{EntryMeta, EntryRef, Expiry, Usage};
 
 use crate::clock::Clock;
+
+/// Takes the one message of a reply, which may borrow from the store: it is then
+/// called under a lock, and should only copy or encode.
+pub(crate) trait ReplyTo<M>: Send {
+    fn put<'v, V>(self, message: &V)
+    where
+        V: ViewEncode<'v> + MessageView<'v, Owned = M>;
+}
+
+/// A reply that is kept.
+impl<M: Message> ReplyTo<M> for &mut Option<M> {
+    fn put<'v, V>(self, message: &V)
+    where
+        V: ViewEncode<'v> + MessageView<'v, Owned = M>,
+    {
+        *self = message.to_owned_message().ok();
+    }
+}
 
 /// Whether a reply holds the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +38,36 @@ pub(crate) fn entry(clock: &Clock, entry: EntryRef<'_>, value: Value) -> wire::E
             Value::Omitted => Vec::new(),
         },
         ..metadata(clock, entry.key, &entry.meta)
+    }
+}
+
+/// As [`entry`], borrowed.
+pub(crate) fn entry_view<'e>(
+    clock: &Clock,
+    entry: EntryRef<'e>,
+    value: Value,
+) -> wire::EntryView<'e> {
+    wire::EntryView {
+        key: entry.key,
+        value: match value {
+            Value::Shown => entry.value,
+            Value::Omitted => &[],
+        },
+        expire_time: match entry.meta.expiry {
+            Expiry::Never => MessageFieldView::unset(),
+            Expiry::At(end) => {
+                let end = timestamp(clock.unix_millis_of(end));
+                MessageFieldView::set(protobuf::TimestampView {
+                    seconds: end.seconds,
+                    nanos: end.nanos,
+                    ..Default::default()
+                })
+            }
+        },
+        version: entry.meta.version.get(),
+        size_bytes: signed(entry.meta.size_bytes),
+        flags: entry.meta.flags,
+        ..Default::default()
     }
 }
 

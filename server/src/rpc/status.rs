@@ -6,14 +6,16 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use buffa::{Message, MessageField};
+use buffa::{DecodeError, Message, MessageField};
 use connectrpc::{ConnectError, ErrorCode, ErrorDetail};
 use larder_api::errors::{Code, Reason};
 use larder_api::google_rpc as wire;
 use larder_api::protobuf;
 use larder_api::wire::{ERROR_DOMAIN, MAX_STATUS_MESSAGE_BYTES};
+use larder_transport::rpc;
 
 use crate::failure::{Detail, Failure};
+use crate::layers::strict::NO_MESSAGE;
 
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
@@ -29,6 +31,32 @@ pub(crate) fn connect_error(failure: &Failure) -> ConnectError {
         error = error.with_trailers(trailers);
     }
     error
+}
+
+/// The failure as the typed lane sends it; with it, what its trailers say of when
+/// to come back.
+pub(crate) fn grpc_status(failure: &Failure) -> (rpc::Status, Option<(&'static str, String)>) {
+    let message = message(failure);
+    let details = status(failure).encode_to_vec();
+    let pushback = failure
+        .retry_after
+        .filter(|_| pushes_back(failure.reason))
+        .map(|delay| (PUSHBACK, millis(delay).to_string()));
+    let status = rpc::Status {
+        code: rpc::Code(failure.code.number()),
+        message: message.into(),
+        details: details.into(),
+    };
+    (status, pushback)
+}
+
+/// A request that is no message of its method's.
+pub(crate) fn not_decoded(error: &DecodeError) -> Failure {
+    let message = match error {
+        DecodeError::ElementMemoryLimitExceeded => "the message is too costly to decode".to_owned(),
+        error => format!("failed to decode proto request: {error}"),
+    };
+    Failure::new(Reason::MalformedRequest, message)
 }
 
 /// The failure as it stands inside a message, for one item of a batch.
@@ -60,6 +88,13 @@ pub(crate) fn from_protocol_layer(code: ErrorCode, message: &str) -> Failure {
         // caller's doing, though some layers call it an internal error.
         _ => Reason::MalformedRequest,
     };
+    let empty = [
+        "request body is empty",
+        "server streaming request requires a message",
+    ];
+    if empty.iter().any(|known| message.starts_with(known)) {
+        return Failure::new(reason, NO_MESSAGE);
+    }
     // Its advice is for those who program with it, not for those who call.
     let message = if message.contains("with_") {
         "the message is too costly to decode"

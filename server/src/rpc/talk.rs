@@ -13,25 +13,29 @@ use larder_model::{
 };
 
 use super::fields::{entry_key, value_fits};
-use super::{answer, call_of, failed, reply};
+use super::reply::{self, ReplyTo};
+use super::{answer, call_of, failed, served};
 use crate::call::Call;
 use crate::clock;
 use crate::core::Core;
 use crate::failure::Failure;
 use crate::layers::admit::{identify, still_good};
-use crate::layers::within::stream_within;
 
 /// `rpc.Cache` over a store.
-pub(super) struct TalkCache<S: Store> {
+pub(crate) struct TalkCache<S: Store> {
     core: Arc<Core<S>>,
 }
 
 impl<S: Store> TalkCache<S> {
-    pub(super) fn new(core: Arc<Core<S>>) -> Self {
+    pub(crate) fn new(core: Arc<Core<S>>) -> Self {
         Self { core }
     }
 
-    async fn store(&self, call: &Call<S>, request: &wire::StoreReqView<'_>) -> Result<(), Failure> {
+    pub(crate) async fn store(
+        &self,
+        call: &Call<S>,
+        request: &wire::StoreReqView<'_>,
+    ) -> Result<wire::StoreResp, Failure> {
         let at = entry_key(&self.core.limits, "", request.key.as_bytes())?;
         value_fits(&self.core.limits, "val", request.val)?;
         identify(call, request.account_token).await?;
@@ -50,35 +54,50 @@ impl<S: Store> TalkCache<S> {
             .set(account, call.store_call(false), set)
             .await;
         written
-            .map(|_| ())
+            .map(|_| wire::StoreResp::default())
             .map_err(|error| call.store_failure(&error))
     }
 
-    async fn get(
+    pub(crate) async fn get(
         &self,
         call: &Call<S>,
         request: &wire::GetReqView<'_>,
-    ) -> Result<wire::GetResp, Failure> {
+        reply: impl ReplyTo<wire::GetResp>,
+    ) -> Result<(), Failure> {
         let at = entry_key(&self.core.limits, "", request.key.as_bytes())?;
         identify(call, request.account_token).await?;
         let account = &call.may(Action::Read, at)?.tenant.handle;
-        let show = |entry: Option<EntryRef<'_>>| entry.map(|entry| entry.value.to_vec());
+        let show = |entry: Option<EntryRef<'_>>| {
+            entry.map(|entry| {
+                reply.put(&wire::GetRespView {
+                    val: entry.value,
+                    ..Default::default()
+                });
+            })
+        };
         let found = self
             .core
             .store
             .get(account, call.store_call(false), at, ReadEffect::Use, show)
             .await
             .map_err(|error| call.store_failure(&error))?;
-        let val = found.ok_or_else(|| {
+        found.ok_or_else(|| {
             Failure::new(
                 Reason::KeyNotFound,
                 format!("Key not found {}", request.key),
             )
-        })?;
-        Ok(wire::GetResp {
-            val,
-            ..Default::default()
         })
+    }
+
+    /// The items of a dump, once it is settled whose it is.
+    pub(crate) async fn dump(
+        &self,
+        call: &Arc<Call<S>>,
+        request: &wire::DumpReqView<'_>,
+    ) -> Result<impl Stream<Item = Result<wire::DumpItem, Failure>> + Send + use<S>, Failure> {
+        identify(call, request.account_token).await?;
+        call.may_all(Action::Read, Namespace::DEFAULT, &[])?;
+        Ok(dump(Arc::clone(&self.core), Arc::clone(call)))
     }
 }
 
@@ -93,12 +112,7 @@ impl<S: Store> wire::Cache for TalkCache<S> {
         request: ServiceRequest<'_, wire::StoreReq>,
     ) -> ServiceResult<wire::StoreResp> {
         let call: Arc<Call<S>> = call_of(&context)?;
-        let stored = self.store(&call, request.view()).await;
-        answer(
-            &self.core,
-            &call,
-            stored.map(|()| wire::StoreResp::default()),
-        )
+        answer(&self.core, &call, self.store(&call, request.view()).await)
     }
 
     async fn get(
@@ -107,7 +121,9 @@ impl<S: Store> wire::Cache for TalkCache<S> {
         request: ServiceRequest<'_, wire::GetReq>,
     ) -> ServiceResult<wire::GetResp> {
         let call: Arc<Call<S>> = call_of(&context)?;
-        answer(&self.core, &call, self.get(&call, request.view()).await)
+        let mut reply = None;
+        let got = self.get(&call, request.view(), &mut reply).await;
+        answer(&self.core, &call, got.map(|()| reply.unwrap_or_default()))
     }
 
     async fn dump(
@@ -116,15 +132,9 @@ impl<S: Store> wire::Cache for TalkCache<S> {
         request: ServiceRequest<'_, wire::DumpReq>,
     ) -> ServiceResult<ServiceStream<wire::DumpItem>> {
         let call: Arc<Call<S>> = call_of(&context)?;
-        let identified = identify(&call, request.view().account_token).await;
-        identified
-            .and_then(|()| {
-                call.may_all(Action::Read, Namespace::DEFAULT, &[])
-                    .map(|_| ())
-            })
-            .map_err(|failure| failed(&call, failure))?;
-        let items = dump(Arc::clone(&self.core), Arc::clone(&call));
-        Ok(Response::new(stream_within(&call, &self.core.stop, items)))
+        let items = self.dump(&call, request.view()).await;
+        let items = items.map_err(|failure| failed(&call, failure))?;
+        Ok(Response::new(served(&call, &self.core.stop, items)))
     }
 }
 

@@ -17,17 +17,16 @@ use larder_model::{Limits, Store};
 
 use crate::call::Call;
 use crate::core::Core;
-use crate::layers::within::stream_within;
 
-use super::{answer, call_of, failed};
+use super::{answer, call_of, failed, served};
 
 /// The service over a store.
-pub(super) struct CacheV1<S: Store> {
+pub(crate) struct CacheV1<S: Store> {
     core: Arc<Core<S>>,
 }
 
 impl<S: Store> CacheV1<S> {
-    pub(super) fn new(core: Arc<Core<S>>) -> Self {
+    pub(crate) fn new(core: Arc<Core<S>>) -> Self {
         Self { core }
     }
 
@@ -42,7 +41,6 @@ impl<S: Store> CacheV1<S> {
 )]
 impl<S: Store> CacheService for CacheV1<S> {
     unary! {
-        get: GetRequest => GetResponse;
         get_and_touch: GetAndTouchRequest => GetAndTouchResponse;
         batch_get: BatchGetRequest => BatchGetResponse;
         set: SetRequest => SetResponse;
@@ -57,6 +55,17 @@ impl<S: Store> CacheService for CacheV1<S> {
         get_server_info: GetServerInfoRequest => GetServerInfoResponse;
     }
 
+    async fn get(
+        &self,
+        context: RequestContext,
+        request: ServiceRequest<'_, wire::GetRequest>,
+    ) -> ServiceResult<wire::GetResponse> {
+        let call: Arc<Call<S>> = call_of(&context)?;
+        let mut reply = None;
+        let got = self.get(&call, request.view(), &mut reply).await;
+        answer(&self.core, &call, got.map(|()| reply.unwrap_or_default()))
+    }
+
     async fn dump(
         &self,
         context: RequestContext,
@@ -66,7 +75,7 @@ impl<S: Store> CacheService for CacheV1<S> {
         let parts = self
             .dump(&call, request.view())
             .map_err(|failure| failed(&call, failure))?;
-        Ok(Response::new(stream_within(&call, &self.core.stop, parts)))
+        Ok(Response::new(served(&call, &self.core.stop, parts)))
     }
 
     async fn load(
@@ -76,7 +85,7 @@ impl<S: Store> CacheService for CacheV1<S> {
     ) -> ServiceResult<ServiceStream<wire::LoadResponse>> {
         let call: Arc<Call<S>> = call_of(&context)?;
         let acknowledgements = self.load(&call, requests);
-        Ok(Response::new(stream_within(
+        Ok(Response::new(served(
             &call,
             &self.core.stop,
             acknowledgements,

@@ -11,15 +11,18 @@ use crate::failure::Failure;
 use crate::rpc::fields::{
     bad_field, batch_fits, entry_key, get_and_touch_expiry, key_in_batch, namespace, selection,
 };
-use crate::rpc::reply::{self, Value};
+use crate::rpc::reply::{self, ReplyTo, Value};
 use crate::rpc::resume;
 
 impl<S: Store> CacheV1<S> {
-    pub(super) async fn get(
+    pub(crate) async fn get(
         &self,
         call: &Call<S>,
         request: &wire::GetRequestView<'_>,
-    ) -> Result<wire::GetResponse, Failure> {
+        reply: impl ReplyTo<wire::GetResponse>,
+    ) -> Result<(), Failure> {
+        use wire::get_response::OutcomeView as Outcome;
+
         let at = entry_key(self.limits(), request.namespace, request.key)?;
         let account = &call.may(Action::Read, at)?.tenant.handle;
         let effect = if request.no_touch {
@@ -33,23 +36,24 @@ impl<S: Store> CacheV1<S> {
             Value::Shown
         };
         let clock = &self.core.clock;
-        let show = |entry: Option<EntryRef<'_>>| match entry {
-            Some(entry) => reply::entry(clock, entry, value).into(),
-            None => wire::get_response::Miss::default().into(),
+        let show = |entry: Option<EntryRef<'_>>| {
+            let outcome = match entry {
+                Some(entry) => Outcome::Hit(reply::entry_view(clock, entry, value).into()),
+                None => Outcome::Miss(Box::default()),
+            };
+            reply.put(&wire::GetResponseView {
+                outcome: Some(outcome),
+                ..Default::default()
+            });
         };
-        let outcome: wire::get_response::Outcome = self
-            .core
+        self.core
             .store
             .get(account, call.store_call(false), at, effect, show)
             .await
-            .map_err(|error| call.store_failure(&error))?;
-        Ok(wire::GetResponse {
-            outcome: Some(outcome),
-            ..Default::default()
-        })
+            .map_err(|error| call.store_failure(&error))
     }
 
-    pub(super) async fn get_and_touch(
+    pub(crate) async fn get_and_touch(
         &self,
         call: &Call<S>,
         request: &wire::GetAndTouchRequestView<'_>,
@@ -79,7 +83,7 @@ impl<S: Store> CacheV1<S> {
         })
     }
 
-    pub(super) async fn batch_get(
+    pub(crate) async fn batch_get(
         &self,
         call: &Call<S>,
         request: &wire::BatchGetRequestView<'_>,
@@ -127,7 +131,7 @@ impl<S: Store> CacheV1<S> {
         })
     }
 
-    pub(super) async fn list_keys(
+    pub(crate) async fn list_keys(
         &self,
         call: &Call<S>,
         request: &wire::ListKeysRequestView<'_>,
@@ -169,7 +173,7 @@ impl<S: Store> CacheV1<S> {
         })
     }
 
-    pub(super) async fn get_usage(
+    pub(crate) async fn get_usage(
         &self,
         call: &Call<S>,
         _: &wire::GetUsageRequestView<'_>,
@@ -192,7 +196,7 @@ impl<S: Store> CacheV1<S> {
     }
 
     #[expect(clippy::unused_async, reason = "handlers are alike")]
-    pub(super) async fn get_server_info(
+    pub(crate) async fn get_server_info(
         &self,
         _: &Call<S>,
         _: &wire::GetServerInfoRequestView<'_>,

@@ -29,7 +29,7 @@ const STEP_ENTRIES: usize = 4096;
 impl<S: Store> CacheV1<S> {
     /// The parts of a dump. Holds one part at a time; the next is read when the
     /// caller has taken the one before.
-    pub(super) fn dump(
+    pub(crate) fn dump(
         &self,
         call: &Arc<Call<S>>,
         request: &wire::DumpRequestView<'_>,

@@ -16,7 +16,7 @@ use crate::rpc::fields::{
 use crate::rpc::{reply, status};
 
 impl<S: Store> CacheV1<S> {
-    pub(super) async fn set(
+    pub(crate) async fn set(
         &self,
         call: &Call<S>,
         request: &wire::SetRequestView<'_>,
@@ -73,7 +73,7 @@ impl<S: Store> CacheV1<S> {
         })
     }
 
-    pub(super) async fn batch_set(
+    pub(crate) async fn batch_set(
         &self,
         call: &Call<S>,
         request: &wire::BatchSetRequestView<'_>,
@@ -104,7 +104,7 @@ impl<S: Store> CacheV1<S> {
         })
     }
 
-    pub(super) async fn delete(
+    pub(crate) async fn delete(
         &self,
         call: &Call<S>,
         request: &wire::DeleteRequestView<'_>,
@@ -144,7 +144,7 @@ impl<S: Store> CacheV1<S> {
         })
     }
 
-    pub(super) async fn batch_delete(
+    pub(crate) async fn batch_delete(
         &self,
         call: &Call<S>,
         request: &wire::BatchDeleteRequestView<'_>,
@@ -193,7 +193,7 @@ impl<S: Store> CacheV1<S> {
         Ok(deleted == Deleted::Applied)
     }
 
-    pub(super) async fn touch(
+    pub(crate) async fn touch(
         &self,
         call: &Call<S>,
         request: &wire::TouchRequestView<'_>,
@@ -221,7 +221,7 @@ impl<S: Store> CacheV1<S> {
         })
     }
 
-    pub(super) async fn increment(
+    pub(crate) async fn increment(
         &self,
         call: &Call<S>,
         request: &wire::IncrementRequestView<'_>,
@@ -265,7 +265,7 @@ impl<S: Store> CacheV1<S> {
         })
     }
 
-    pub(super) async fn delete_prefix(
+    pub(crate) async fn delete_prefix(
         &self,
         call: &Call<S>,
         request: &wire::DeletePrefixRequestView<'_>,

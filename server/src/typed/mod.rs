@@ -1,0 +1,356 @@
+//! The typed lane: gRPC calls of the cache, answered where the transport read
+//! them. The layers and handlers are those of the general lane (`edge.rs`): only
+//! the way in and out is another.
+//!
+//! A get whose caller is known is answered without a copy of its request, an
+//! allocation, or a place among the calls in flight. Every other call owns its
+//! request, as it may have to wait; nearly always it does not.
+
+mod dispatch;
+mod work;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use buffa::{DecodeOptions, MessageView, ViewEncode};
+use futures::FutureExt as _;
+use larder_api::errors::Reason;
+use larder_api::wire::DRY_RUN;
+use larder_api::{cache_v1, talk};
+use larder_model::{Mode, Store};
+use larder_transport::message::{Head, HeadFault};
+use larder_transport::rpc::{Closing, Handler, Outcome, Refusal, Refused, Reply, Request, Status};
+
+use crate::call::{Call, Moment};
+use crate::clock;
+use crate::config::Role;
+use crate::connection::{Connection, Identity, same_secret};
+use crate::failure::Failure;
+use crate::layers::admit::{CallHead, Fields, authorize, authorize_known};
+use crate::layers::finish::finish;
+use crate::methods::{Method, Typed};
+use crate::rpc::cache_v1::CacheV1;
+use crate::rpc::reply::ReplyTo;
+use crate::rpc::status::{grpc_status, not_decoded};
+use crate::rpc::talk::TalkCache;
+use work::{Work, conclude, failure_of, refused};
+
+/// What a head leads to.
+pub(crate) struct Routed {
+    method: &'static Method,
+    typed: Typed,
+    head: CallHead,
+    /// The one `authorization`, for whoever asks whether another head leads to
+    /// the same; `None` of heads that are not compared.
+    authorization: Option<Box<[u8]>>,
+}
+
+/// What the calls of a connection need.
+struct Lane<S: Store> {
+    connection: Arc<Connection<S>>,
+    v1: CacheV1<S>,
+    talk: TalkCache<S>,
+    decode: DecodeOptions,
+}
+
+impl<S: Store> Lane<S> {
+    fn decode<'m, V: MessageView<'m>>(&self, message: &'m [u8]) -> Result<V, Failure> {
+        self.decode
+            .decode_view(message)
+            .map_err(|error| not_decoded(&error))
+    }
+}
+
+/// The typed lane of a connection.
+pub(crate) struct TypedLane<S: Store> {
+    lane: Arc<Lane<S>>,
+    /// Where the last head led: most heads differ from the one before in nothing
+    /// but their deadline.
+    recent: Option<Arc<Routed>>,
+    /// Whose the last call was, and where its head led.
+    settled: Option<(Arc<Routed>, Arc<Identity<S>>)>,
+    /// This turn of the connection.
+    turn: Option<Moment>,
+    role: Role,
+}
+
+impl<S: Store> TypedLane<S> {
+    pub(crate) fn new(connection: Arc<Connection<S>>, decode: DecodeOptions, role: Role) -> Self {
+        let core = &connection.core;
+        let lane = Lane {
+            v1: CacheV1::new(Arc::clone(core)),
+            talk: TalkCache::new(Arc::clone(core)),
+            connection,
+            decode,
+        };
+        Self {
+            lane: Arc::new(lane),
+            recent: None,
+            settled: None,
+            turn: None,
+            role,
+        }
+    }
+}
+
+impl Fields for Head {
+    fn values<'a>(&'a self, name: &'static str) -> impl Iterator<Item = &'a [u8]> {
+        self.metadata()
+            .filter_map(move |(each, value)| (each == name.as_bytes()).then_some(value))
+    }
+}
+
+/// What of a head matters here, read in one pass.
+#[derive(Default)]
+struct Glance<'h> {
+    authorization: &'h [u8],
+    authorizations: usize,
+    host: Option<&'h [u8]>,
+    from_page: bool,
+    dry_run: bool,
+}
+
+impl<'h> Glance<'h> {
+    fn at(head: &'h Head) -> Self {
+        let mut glance = Self {
+            host: head.authority(),
+            ..Self::default()
+        };
+        for (name, value) in head.metadata() {
+            match name {
+                b"authorization" => {
+                    glance.authorization = value;
+                    glance.authorizations += 1;
+                }
+                b"host" if glance.host.is_none() => glance.host = Some(value),
+                b"origin" => glance.from_page = true,
+                b"dry-run" => glance.dry_run = true,
+                _ => {}
+            }
+        }
+        glance
+    }
+
+    /// True if `authorization` says all that a call needs to know.
+    fn is_plain(&self) -> bool {
+        self.authorizations <= 1 && !self.dry_run
+    }
+}
+
+impl<S: Store> Handler for TypedLane<S> {
+    type Method = Arc<Routed>;
+    type Waiting = Work<S>;
+
+    fn route(&mut self, head: &Head) -> Option<Arc<Routed>> {
+        let method = Method::of(std::str::from_utf8(head.path()).ok()?)?;
+        let typed = method.typed.filter(|_| self.role == Role::Cache)?;
+        let glance = Glance::at(head);
+        let host = glance.host.and_then(|host| std::str::from_utf8(host).ok());
+        let connection = &self.lane.connection;
+        // Pages of the web, and servers called by a false name, are a matter of
+        // the general lane.
+        if glance.from_page || !connection.core.origins.answers_to(host, connection.peer) {
+            return None;
+        }
+        if let Some(recent) = &self.recent
+            && glance.is_plain()
+            && std::ptr::eq(recent.method, method)
+            && let Some(known) = &recent.authorization
+            && same_secret(known, glance.authorization)
+        {
+            return Some(Arc::clone(recent));
+        }
+        let routed = Arc::new(Routed {
+            method,
+            typed,
+            head: CallHead::read(head),
+            authorization: glance.is_plain().then(|| glance.authorization.into()),
+        });
+        self.recent = Some(Arc::clone(&routed));
+        Some(routed)
+    }
+
+    fn call(
+        &mut self,
+        request: Request<'_, Arc<Routed>>,
+        reply: &mut Reply<'_>,
+    ) -> Outcome<Work<S>> {
+        let routed = request.method;
+        let moment = self.moment(request.now);
+        let mut call = Call::new(
+            routed.method,
+            Arc::clone(&self.lane.connection),
+            request.received,
+            self.known_caller(routed, request.now),
+        );
+        call.deadline = request.deadline;
+        call.moment = Some(moment);
+        let told = routed.head.tell(&mut call);
+        if says_dry_run(&call) {
+            reply.metadata(DRY_RUN.as_bytes(), b"1");
+        }
+        if let Err(failure) = told {
+            return Outcome::Done(conclude(&call, Err(failure), reply));
+        }
+        let answered = match routed.typed {
+            Typed::Get => self.get(&call, routed, request.message, reply),
+            Typed::TalkGet => self.talk_get(&call, routed, request.message, reply),
+            _ => None,
+        };
+        match answered {
+            Some(answered) => Outcome::Done(conclude(&call, answered, reply)),
+            None => {
+                // From here on it may wait.
+                call.moment = None;
+                dispatch::begin(&self.lane, call, routed, request.message, reply)
+            }
+        }
+    }
+
+    fn refuse_head(&mut self, fault: HeadFault) -> Status {
+        let failure = match fault {
+            HeadFault::Malformed(why) => {
+                let description = format!("holds {why}");
+                Failure::field(Reason::MetadataInvalid, "metadata", description)
+            }
+            HeadFault::TooLarge { max } => {
+                let message = format!("the metadata has more bytes than the limit of {max}");
+                Failure::new(Reason::MetadataTooLarge, message)
+            }
+        };
+        let connection = Arc::clone(&self.lane.connection);
+        let call = Call::new(&Method::UNKNOWN, connection, clock::instant(), None);
+        let status = grpc_status(&call.failed(failure)).0;
+        finish(&call);
+        status
+    }
+
+    fn refuse(
+        &mut self,
+        call: &Refused<'_, Arc<Routed>>,
+        why: Refusal,
+        closing: &mut Closing<'_>,
+    ) -> Status {
+        let routed = call.method;
+        let connection = Arc::clone(&self.lane.connection);
+        let deadline = call.deadline;
+        let mut call = Call::new(routed.method, connection, call.received, None);
+        call.deadline = deadline;
+        let told = routed.head.tell(&mut call);
+        // What is wrong with the head comes first, then the deadline, then whether
+        // the caller may make the call, and then what is wrong with the message.
+        let before = match why {
+            Refusal::DeadlineExceeded => told.err(),
+            Refusal::Malformed(_) | Refusal::Cardinality(_) | Refusal::TooLarge { .. } => told
+                .and_then(|()| match call.time_left() {
+                    Some(Duration::ZERO) => Err(call.deadline_failure()),
+                    _ => authorize(&call, &routed.head)
+                        .now_or_never()
+                        .unwrap_or(Ok(())),
+                })
+                .err(),
+            _ => None,
+        };
+        // A call that panicked has said so already.
+        if says_dry_run(&call) && why != Refusal::Panicked {
+            closing.metadata(DRY_RUN.as_bytes(), b"1");
+        }
+        let failure = before.unwrap_or_else(|| failure_of(&call, why));
+        let status = refused(&call, failure, closing);
+        finish(&call);
+        status
+    }
+}
+
+/// True if the reply says that nothing was changed.
+fn says_dry_run<S: Store>(call: &Call<S>) -> bool {
+    call.dry_run == Mode::DryRun && call.method.mutates()
+}
+
+/// Encodes a reply straight into the output of its connection.
+struct Straight<'r, 'c>(&'r mut Reply<'c>);
+
+impl<M> ReplyTo<M> for Straight<'_, '_> {
+    fn put<'v, V>(self, message: &V)
+    where
+        V: ViewEncode<'v> + MessageView<'v, Owned = M>,
+    {
+        self.0.message(|out| message.encode(out));
+    }
+}
+
+/// The calls that are answered at once, or not at all: `None` if the caller is
+/// not known without asking elsewhere, or the store is elsewhere. They leave
+/// nothing behind then, but what is known of the caller.
+impl<S: Store> TypedLane<S> {
+    fn get(
+        &mut self,
+        call: &Call<S>,
+        routed: &Arc<Routed>,
+        message: &[u8],
+        reply: &mut Reply<'_>,
+    ) -> Option<Result<(), Failure>> {
+        let authorized = self.authorize_now(call, routed)?;
+        let lane = &self.lane;
+        let answer = async {
+            authorized?;
+            let request = lane.decode::<cache_v1::GetRequestView<'_>>(message)?;
+            lane.v1.get(call, &request, Straight(reply)).await
+        };
+        answer.now_or_never()
+    }
+
+    fn talk_get(
+        &mut self,
+        call: &Call<S>,
+        routed: &Arc<Routed>,
+        message: &[u8],
+        reply: &mut Reply<'_>,
+    ) -> Option<Result<(), Failure>> {
+        let authorized = self.authorize_now(call, routed)?;
+        let lane = &self.lane;
+        let answer = async {
+            authorized?;
+            let request = lane.decode::<talk::GetReqView<'_>>(message)?;
+            lane.talk.get(call, &request, Straight(reply)).await
+        };
+        answer.now_or_never()
+    }
+
+    /// The caller of the last call, if this head leads to the same.
+    fn known_caller(&self, routed: &Arc<Routed>, now: Instant) -> Option<Arc<Identity<S>>> {
+        let (last, identity) = self.settled.as_ref()?;
+        let core = &self.lane.connection.core;
+        let same = Arc::ptr_eq(last, routed) && identity.is_current(core, now);
+        same.then(|| Arc::clone(identity))
+    }
+
+    fn authorize_now(
+        &mut self,
+        call: &Call<S>,
+        routed: &Arc<Routed>,
+    ) -> Option<Result<(), Failure>> {
+        if call.identity().is_some() {
+            return Some(authorize_known(call));
+        }
+        let authorized = authorize(call, &routed.head).now_or_never()?;
+        self.settled = call
+            .shared_identity()
+            .map(|identity| (Arc::clone(routed), identity));
+        Some(authorized)
+    }
+
+    /// The calls of one turn have the same.
+    fn moment(&mut self, instant: Instant) -> Moment {
+        match self.turn {
+            Some(moment) if moment.instant == instant => moment,
+            _ => {
+                let time = self.lane.connection.core.clock.time_of(instant);
+                *self.turn.insert(Moment { instant, time })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
