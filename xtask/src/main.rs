@@ -10,6 +10,8 @@
 
 mod cache;
 mod catalogue;
+mod clients;
+mod conformance;
 mod runner;
 mod steps;
 
@@ -41,6 +43,9 @@ enum Chore {
         #[arg(long)]
         list: bool,
     },
+    /// Proves the transport right with h2spec and the Connect conformance suite:
+    /// the steps of `test` that do so, and what they need.
+    Conformance,
     /// Writes what is generated and committed: docs/errors.md.
     Gen,
 }
@@ -50,11 +55,17 @@ fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
         Chore::Test { list: true, .. } => {
             for step in std::iter::once(&steps::FIRST).chain(steps::ALL) {
-                println!("{:<16} {}", step.name, step.about);
+                println!("{:<20} {}", step.name, step.about);
             }
             Ok(ExitCode::SUCCESS)
         }
         Chore::Test { only, .. } => runner::run(&root, &steps::FIRST, steps::ALL, &only),
+        Chore::Conformance => {
+            let is_wanted = |step: &&runner::Step| step.name.starts_with("conformance-");
+            let names = steps::ALL.iter().filter(is_wanted);
+            let names: Vec<String> = names.map(|step| step.name.to_owned()).collect();
+            runner::run(&root, &steps::FIRST, steps::ALL, &names)
+        }
         Chore::Gen => {
             catalogue::write(&root)?;
             Ok(ExitCode::SUCCESS)

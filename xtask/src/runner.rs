@@ -3,16 +3,19 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
 /// A command of a step that takes longer is ended, and the step fails.
 const COMMAND_TIMEOUT: Duration = Duration::from_mins(20);
+
+/// A server that takes longer to listen is ended.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often a running command is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -50,6 +53,8 @@ pub(crate) struct Step {
 pub(crate) enum Done {
     /// All is well.
     Passed,
+    /// All is well with so many cases.
+    Counted(String),
     /// It could not be run, and that is no fault of the repository.
     Skipped(String),
 }
@@ -79,10 +84,18 @@ impl Shell {
     /// # Errors
     /// When it cannot be started, fails, or runs longer than a step may.
     pub(crate) fn run(&self, command: &mut Command) -> anyhow::Result<()> {
-        let mut log = File::options().create(true).append(true).open(&self.log)?;
-        let root = format!("{}/", self.root.display());
-        let line = command_line(command).replace(&root, "");
+        self.run_and_read(command).map(drop)
+    }
+
+    /// The same; returns what the command wrote.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) fn run_and_read(&self, command: &mut Command) -> anyhow::Result<String> {
+        let mut log = self.log()?;
+        let line = self.line(command);
         writeln!(log, "$ {line}")?;
+        let before = log.metadata()?.len();
         let mut child = command
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -104,7 +117,72 @@ impl Shell {
         if !status.success() {
             bail!("{line}: {status}");
         }
-        Ok(())
+        let mut written = File::open(&self.log)?;
+        written.seek(SeekFrom::Start(before))?;
+        let mut output = Vec::new();
+        written.read_to_end(&mut output)?;
+        Ok(String::from_utf8_lossy(&output).into_owned())
+    }
+
+    /// Starts a server, whose errors go to the step's log, and reads from its
+    /// output where it listens.
+    ///
+    /// # Errors
+    /// When it cannot be started, or does not say so in time.
+    pub(crate) fn serve(&self, command: &mut Command) -> anyhow::Result<Server> {
+        let mut log = self.log()?;
+        let line = self.line(command);
+        writeln!(log, "$ {line} &")?;
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("cannot start {line}"))?;
+        let output = child.stdout.take().context("its output is piped")?;
+        let (sender, found) = mpsc::channel();
+        std::thread::spawn(move || {
+            let lines = BufReader::new(output).lines().map_while(Result::ok);
+            for text in lines {
+                if let Some(address) = text.strip_prefix("listening on ") {
+                    // Nobody waits for it any more.
+                    let _ = sender.send(address.to_owned());
+                }
+            }
+        });
+        let mut server = Server {
+            child,
+            address: String::new(),
+        };
+        server.address = found
+            .recv_timeout(START_TIMEOUT)
+            .with_context(|| format!("{line}: does not listen"))?;
+        Ok(server)
+    }
+
+    fn log(&self) -> io::Result<File> {
+        File::options().create(true).append(true).open(&self.log)
+    }
+
+    /// The command as one would type it at the root.
+    fn line(&self, command: &Command) -> String {
+        let root = format!("{}/", self.root.display());
+        command_line(command).replace(&root, "")
+    }
+}
+
+/// A server that ends with this.
+pub(crate) struct Server {
+    child: Child,
+    /// Where it listens.
+    pub(crate) address: String,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -169,7 +247,8 @@ fn choose(all: &'static [Step], only: &[String]) -> anyhow::Result<Vec<&'static 
 
 #[derive(Debug)]
 enum Outcome {
-    Passed,
+    /// Perhaps with a count.
+    Passed(Option<String>),
     Failed(String),
     Skipped(String),
 }
@@ -228,7 +307,7 @@ impl<F: Fn(&Step) -> Shell> Board<F> {
                 free && step.needs.iter().all(|n| state.results.contains_key(n))
             });
             if let Some(step) = ready.copied() {
-                let passed = |need: &&&str| matches!(state.results[**need], Outcome::Passed);
+                let passed = |need: &&&str| matches!(state.results[**need], Outcome::Passed(_));
                 let blocked_by = step.needs.iter().find(|need| !passed(need)).copied();
                 state.started.push(step.name);
                 state.target_busy |= step.lane == Lane::Target;
@@ -264,7 +343,8 @@ fn outcome(step: &Step, shell: &Shell) -> Outcome {
         };
     }
     match (step.run)(shell) {
-        Ok(Done::Passed) => Outcome::Passed,
+        Ok(Done::Passed) => Outcome::Passed(None),
+        Ok(Done::Counted(count)) => Outcome::Passed(Some(count)),
         Ok(Done::Skipped(why)) => Outcome::Skipped(why),
         Err(error) => Outcome::Failed(format!("{error:#}")),
     }
@@ -281,11 +361,11 @@ pub(crate) fn is_on_path(program: &str) -> bool {
 fn report(step: &Step, outcome: &Outcome, took: Duration, log: &Path) {
     let mut text = String::new();
     let (word, why) = match outcome {
-        Outcome::Passed => ("passed", None),
+        Outcome::Passed(count) => ("passed", count.as_ref()),
         Outcome::Failed(why) => ("FAILED", Some(why)),
         Outcome::Skipped(why) => ("SKIPPED", Some(why)),
     };
-    text += &format!("{word:<8} {:<16} {:>7.1} s", step.name, took.as_secs_f64());
+    text += &format!("{word:<8} {:<20} {:>7.1} s", step.name, took.as_secs_f64());
     if let Some(why) = why {
         text += &format!("  {why}");
     }
@@ -309,7 +389,12 @@ fn summary(results: &BTreeMap<&'static str, Outcome>) -> ExitCode {
     println!();
     for (name, outcome) in results {
         match outcome {
-            Outcome::Passed => passed += 1,
+            Outcome::Passed(count) => {
+                passed += 1;
+                if let Some(count) = count {
+                    println!("passed   {name}: {count}");
+                }
+            }
             Outcome::Failed(why) => {
                 failed += 1;
                 println!("FAILED   {name}: {why}");

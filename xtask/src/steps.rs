@@ -1,21 +1,17 @@
 //! Every step of `cargo xtask test`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Context as _;
 
 use crate::cache;
+use crate::clients;
+use crate::conformance;
 use crate::runner::{Done, Lane, Shell, Step, is_on_path};
 
 /// The version of cargo-deny that is installed.
 const CARGO_DENY: &str = "0.20.2";
-
-/// Plugins of buf that write the Go stubs; go.mod pins them.
-const GO_PLUGINS: [&str; 2] = [
-    "google.golang.org/protobuf/cmd/protoc-gen-go",
-    "google.golang.org/grpc/cmd/protoc-gen-go-grpc",
-];
 
 /// Programs that the steps use, with the Debian packages they come from. Go is
 /// not among them: Debian's is too old.
@@ -51,7 +47,7 @@ pub(crate) const ALL: &[Step] = &[
     },
     Step {
         name: "build",
-        about: "everything compiles; makes the `larder` that the end-to-end tests drive",
+        about: "everything compiles; makes the programs that are tested from outside",
         needs: &[],
         tools: &["cc"],
         lane: Lane::Target,
@@ -71,7 +67,15 @@ pub(crate) const ALL: &[Step] = &[
         needs: &["setup-buf"],
         tools: &["go"],
         lane: Lane::Free,
-        run: setup_go,
+        run: clients::setup_go,
+    },
+    Step {
+        name: "setup-conformance",
+        about: "build h2spec and the Connect conformance suite",
+        needs: &[],
+        tools: &["go"],
+        lane: Lane::Free,
+        run: conformance::set_up,
     },
     Step {
         name: "setup-python",
@@ -79,7 +83,15 @@ pub(crate) const ALL: &[Step] = &[
         needs: &[],
         tools: &["python3"],
         lane: Lane::Free,
-        run: setup_python,
+        run: clients::setup_python,
+    },
+    Step {
+        name: "setup-node",
+        about: "install gRPC for Node into .cache",
+        needs: &[],
+        tools: &["npm"],
+        lane: Lane::Free,
+        run: clients::setup_node,
     },
     Step {
         name: "setup-deny",
@@ -111,7 +123,7 @@ pub(crate) const ALL: &[Step] = &[
         needs: &["setup-python"],
         tools: &[],
         lane: Lane::Free,
-        run: python_lint,
+        run: clients::python_lint,
     },
     Step {
         name: "go-lint",
@@ -119,7 +131,7 @@ pub(crate) const ALL: &[Step] = &[
         needs: &["setup-go"],
         tools: &["go", "gofmt"],
         lane: Lane::Free,
-        run: go_lint,
+        run: clients::go_lint,
     },
     Step {
         name: "deny",
@@ -162,12 +174,36 @@ pub(crate) const ALL: &[Step] = &[
         run: doc,
     },
     Step {
+        name: "conformance-h2spec",
+        about: "the transport keeps to RFC 9113 and RFC 7541",
+        needs: &["build", "setup-conformance"],
+        tools: &[],
+        lane: Lane::Free,
+        run: conformance::h2spec,
+    },
+    Step {
+        name: "conformance-general",
+        about: "gRPC, gRPC-Web and Connect on the transport's general lane",
+        needs: &["build", "setup-conformance"],
+        tools: &[],
+        lane: Lane::Free,
+        run: conformance::general_lane,
+    },
+    Step {
+        name: "conformance-typed",
+        about: "the same with gRPC on the typed lane, as far as it goes",
+        needs: &["build", "setup-conformance"],
+        tools: &[],
+        lane: Lane::Free,
+        run: conformance::typed_lane,
+    },
+    Step {
         name: "e2e-go",
         about: "the talk's programs and more, from Go",
         needs: &["build", "setup-go"],
         tools: &["go"],
         lane: Lane::Free,
-        run: e2e_go,
+        run: clients::e2e_go,
     },
     Step {
         name: "e2e-python",
@@ -175,7 +211,23 @@ pub(crate) const ALL: &[Step] = &[
         needs: &["build", "setup-python"],
         tools: &["curl"],
         lane: Lane::Free,
-        run: e2e_python,
+        run: clients::e2e_python,
+    },
+    Step {
+        name: "e2e-node",
+        about: "bursts of calls from Node",
+        needs: &["build", "setup-node"],
+        tools: &["node"],
+        lane: Lane::Free,
+        run: clients::e2e_node,
+    },
+    Step {
+        name: "e2e-tonic",
+        about: "bursts of calls from tonic",
+        needs: &["build"],
+        tools: &["cc"],
+        lane: Lane::Free,
+        run: clients::e2e_tonic,
     },
 ];
 
@@ -220,6 +272,14 @@ fn fmt(shell: &Shell) -> anyhow::Result<Done> {
 
 fn build(shell: &Shell) -> anyhow::Result<Done> {
     shell.run(cargo(shell).args(["build", "--locked", "--workspace"]))?;
+    // With what the tests build, so that it is not built twice.
+    shell.run(cargo(shell).args([
+        "build",
+        "--locked",
+        "--workspace",
+        "--example",
+        "echo_cache",
+    ]))?;
     Ok(Done::Passed)
 }
 
@@ -248,7 +308,7 @@ fn doc(shell: &Shell) -> anyhow::Result<Done> {
 
 /// The project's own cargo, not the one that happens to run this: a toolchain
 /// file decides.
-fn cargo(shell: &Shell) -> Command {
+pub(crate) fn cargo(shell: &Shell) -> Command {
     shell.command("cargo", ".")
 }
 
@@ -258,10 +318,16 @@ fn setup_buf(shell: &Shell) -> anyhow::Result<Done> {
 }
 
 /// Finds or installs buf.
-fn buf(shell: &Shell) -> anyhow::Result<PathBuf> {
-    let tools = shell.root.join("xtask/tools");
-    let files = ["package.json", "package-lock.json"].map(|name| tools.join(name));
-    let folder = cache::folder(&shell.cache, "buf", &[], &files, |folder| {
+pub(crate) fn buf(shell: &Shell) -> anyhow::Result<PathBuf> {
+    Ok(npm_packages(shell, "buf", "xtask/tools")?.join(".bin/buf"))
+}
+
+/// Finds or installs what the `package-lock.json` of a folder names; returns its
+/// `node_modules`.
+pub(crate) fn npm_packages(shell: &Shell, name: &str, folder: &str) -> anyhow::Result<PathBuf> {
+    let folder = shell.root.join(folder);
+    let files = ["package.json", "package-lock.json"].map(|name| folder.join(name));
+    let folder = cache::folder(&shell.cache, name, &[], &files, |folder| {
         for file in &files {
             let name = file.file_name().context("a file has a name")?;
             std::fs::copy(file, folder.join(name))?;
@@ -271,7 +337,7 @@ fn buf(shell: &Shell) -> anyhow::Result<PathBuf> {
         // The scripts would only check what the lock file pins by hash.
         shell.run(npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]))
     })?;
-    Ok(folder.join("node_modules/.bin/buf"))
+    Ok(folder.join("node_modules"))
 }
 
 fn proto_lint(shell: &Shell) -> anyhow::Result<Done> {
@@ -339,99 +405,13 @@ fn deny_advisories(shell: &Shell) -> anyhow::Result<Done> {
     Ok(Done::Passed)
 }
 
-fn setup_python(shell: &Shell) -> anyhow::Result<Done> {
-    python(shell)?;
-    Ok(Done::Passed)
+/// A program that the step `build` made.
+pub(crate) fn built(shell: &Shell, program: &str) -> anyhow::Result<PathBuf> {
+    Ok(target(shell)?.join("debug").join(program))
 }
 
-/// Finds or makes the Python environment; returns its folder of programs.
-fn python(shell: &Shell) -> anyhow::Result<PathBuf> {
-    let requirements = shell.root.join("clients/python/requirements.txt");
-    let files = [requirements.clone()];
-    let folder = cache::folder(&shell.cache, "python", &[], &files, |folder| {
-        shell.run(
-            shell
-                .command("python3", ".")
-                .args(["-m", "venv", "--clear"])
-                .arg(folder),
-        )?;
-        shell.run(
-            shell
-                .command(folder.join("bin/pip"), ".")
-                .args(["install", "--quiet", "--require-hashes", "--no-deps", "-r"])
-                .arg(&requirements),
-        )
-    })?;
-    Ok(folder.join("bin"))
-}
-
-fn python_lint(shell: &Shell) -> anyhow::Result<Done> {
-    let ruff = python(shell)?.join("ruff");
-    let folder = "clients/python";
-    shell.run(
-        shell
-            .command(&ruff, folder)
-            .args(["format", "--check", "."]),
-    )?;
-    shell.run(shell.command(&ruff, folder).args(["check", "."]))?;
-    Ok(Done::Passed)
-}
-
-fn e2e_python(shell: &Shell) -> anyhow::Result<Done> {
-    shell.run(
-        shell
-            .command(python(shell)?.join("python"), "clients/python")
-            .args(["-m", "pytest", "--durations=10"])
-            .env("LARDER_BIN", larder(shell)?),
-    )?;
-    Ok(Done::Passed)
-}
-
-/// The stubs are written again each time: that takes a second, and they are
-/// never old.
-fn setup_go(shell: &Shell) -> anyhow::Result<Done> {
-    let files = [shell.root.join("clients/go/go.sum")];
-    let folder = cache::folder(&shell.cache, "go", &GO_PLUGINS, &files, |folder| {
-        shell.run(
-            shell
-                .command("go", "clients/go")
-                .args(["build", "-o"])
-                .arg(folder)
-                .args(GO_PLUGINS),
-        )
-    })?;
-    shell.run(
-        shell
-            .command(buf(shell)?, "clients/go")
-            .args(["generate", "--clean"])
-            .env("PATH", path_with(&folder)?),
-    )?;
-    Ok(Done::Passed)
-}
-
-fn go_lint(shell: &Shell) -> anyhow::Result<Done> {
-    // gofmt lists what it would change, and does not fail.
-    shell.run(
-        shell
-            .command("sh", "clients/go")
-            .args(["-c", "gofmt -d . | tee /dev/stderr | (! grep -q .)"]),
-    )?;
-    shell.run(shell.command("go", "clients/go").args(["vet", "./..."]))?;
-    Ok(Done::Passed)
-}
-
-fn e2e_go(shell: &Shell) -> anyhow::Result<Done> {
-    shell.run(
-        shell
-            .command("go", "clients/go")
-            .args(["test", "-count=1", "-timeout=5m", "./..."])
-            .env("LARDER_BIN", larder(shell)?),
-    )?;
-    Ok(Done::Passed)
-}
-
-/// The program that the step `build` made.
-fn larder(shell: &Shell) -> anyhow::Result<PathBuf> {
+/// Cargo's target folder.
+pub(crate) fn target(shell: &Shell) -> anyhow::Result<PathBuf> {
     let output = cargo(shell)
         .args(["metadata", "--no-deps", "--format-version=1"])
         .output()?;
@@ -439,12 +419,5 @@ fn larder(shell: &Shell) -> anyhow::Result<PathBuf> {
     let target = metadata["target_directory"]
         .as_str()
         .context("cargo metadata names no target folder")?;
-    Ok(Path::new(target).join("debug/larder"))
-}
-
-/// The PATH, with `folder` before all others.
-fn path_with(folder: &Path) -> anyhow::Result<std::ffi::OsString> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::iter::once(folder.to_path_buf()).chain(std::env::split_paths(&path));
-    Ok(std::env::join_paths(folders)?)
+    Ok(target.into())
 }

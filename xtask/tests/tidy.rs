@@ -29,6 +29,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("larder-client", &["larder-api"]),
     ("larder-cli", &["larder-server", "larder-client"]),
+    ("larder-conformance", &["larder-transport"]),
     ("xtask", &[]),
 ];
 
