@@ -1,5 +1,6 @@
 //! A cache in a hash map, served as `rpc.Cache`: `Store` and `Get`, with their
-//! four fields decoded and encoded by hand. For measuring the transport.
+//! four fields decoded and encoded by hand. For measuring the transport, and for
+//! h2spec. Says where it listens once it does.
 //!
 //! ```text
 //! cargo run --release --example echo_cache -- 127.0.0.1:5051 2
@@ -12,7 +13,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
-use std::io;
+use std::io::{self, Write as _};
 use std::net::TcpListener;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -213,11 +214,14 @@ fn main() -> io::Result<Infallible> {
         hasher: RandomState::new(),
         shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
     });
-    let mut listener = Listener::from(TcpListener::bind(address)?);
+    let socket = TcpListener::bind(address)?;
+    let bound = socket.local_addr()?;
+    let mut listener = Listener::from(socket);
     if let Some(path) = arguments.next() {
         listener = listener.with_tls(tls(&path)?);
     }
     let running = serve(vec![listener], &Arc::new(EchoCache(store)), config)?;
+    writeln!(io::stdout(), "listening on {bound}")?;
     running.join();
     Err(io::Error::other("the server has ended"))
 }

@@ -75,14 +75,7 @@ impl<'a> Reply<'a> {
     /// is there.
     #[inline]
     pub fn message(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
-        if !self.sent.headers {
-            self.sent.headers = true;
-            let metadata = &self.sent.metadata;
-            self.core.send_headers(self.key, End::Open, |block| {
-                head(block);
-                block.literals(metadata);
-            });
-        }
+        self.headers();
         // Kept here, so that a panic in `encode` leaves no half of a frame.
         self.open = Some(self.core.begin_data());
         let out = self.core.output();
@@ -95,11 +88,28 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// Ends the response; as "Trailers-Only" if nothing was sent before.
+    /// Sends the headers, unless they are sent already.
+    #[inline]
+    fn headers(&mut self) {
+        if !self.sent.headers {
+            self.sent.headers = true;
+            let metadata = &self.sent.metadata;
+            self.core.send_headers(self.key, End::Open, |block| {
+                head(block);
+                block.literals(metadata);
+            });
+        }
+    }
+
+    /// Ends the response; as "Trailers-Only" if nothing was sent before, and there
+    /// is no metadata: a client would take it for trailers there.
     #[inline]
     pub(super) fn end(mut self, status: &Status) {
         if let Some(mark) = self.open.take() {
             self.core.drop_data(mark);
+        }
+        if !self.sent.metadata.is_empty() {
+            self.headers();
         }
         let Self {
             core, key, sent, ..
@@ -113,7 +123,6 @@ impl<'a> Reply<'a> {
         } else {
             core.send_headers(key, End::Stream, |block| {
                 head(block);
-                block.literals(&sent.metadata);
                 write(block);
             });
         }

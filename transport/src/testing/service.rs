@@ -78,11 +78,16 @@ impl Handler for Methods {
                 reply.message(|out| out.extend_from_slice(&message));
                 Outcome::Done(Status::OK)
             }
-            "Fail" => Outcome::Done(Status {
-                code: Code::NOT_FOUND,
-                message: "no \u{e9}".into(),
-                details: b"why".into(),
-            }),
+            "Fail" => {
+                if let Some(value) = request.head.value(b"x-meta") {
+                    reply.metadata(b"x-meta", value);
+                }
+                Outcome::Done(Status {
+                    code: Code::NOT_FOUND,
+                    message: "no \u{e9}".into(),
+                    details: b"why".into(),
+                })
+            }
             "Later" | "LatePanic" => Outcome::Waits(Box::new(Later {
                 gate: self.gate.clone(),
                 message,

@@ -52,6 +52,16 @@ fn an_error_is_told_in_trailers() {
 }
 
 #[test]
+fn metadata_of_an_error_is_told_in_headers() {
+    let mut client = Client::new(Limits::default());
+    let got = client.call("Fail", &[("x-meta", "m")], b"");
+    assert_eq!(got.headers, format!("{HEAD} x-meta=m"));
+    let expected = "grpc-status=5 grpc-message=no %C3%A9 grpc-status-details-bin=d2h5";
+    assert_eq!((&got.trailers[..], got.ended), (expected, true));
+    assert_eq!(got.content, b"");
+}
+
+#[test]
 fn a_panic_ends_its_call_alone() {
     let mut client = Client::new(Limits::default());
     let failed = "grpc-status=13 grpc-message=the server failed at this call";
