@@ -46,7 +46,8 @@ impl Caller {
     }
 }
 
-fn config(connection: &Connection) -> Result<ClientConfig, Failure> {
+/// What the command line says about the server.
+pub(crate) fn config(connection: &Connection) -> Result<ClientConfig, Failure> {
     let failed = |error| Failure::call(&connection.server, error);
     let mut config = ClientConfig::new(&connection.server)
         .map_err(failed)?
@@ -69,6 +70,11 @@ fn config(connection: &Connection) -> Result<ClientConfig, Failure> {
         config = config.with_token(token);
     }
     Ok(config)
+}
+
+/// The token that calls are made with.
+pub(crate) fn credential(connection: &Connection) -> Result<Option<Token>, Failure> {
+    token(connection, config(connection)?.endpoint().is_loopback())
 }
 
 /// In this order: `--token` or `LARDER_TOKEN`, `--token-file`, and the token

@@ -197,14 +197,14 @@ async fn dial_tcp(uri: Uri) -> Result<tokio::net::TcpStream, ConnectFailure> {
     Ok(stream.into_inner())
 }
 
-fn server_name(uri: &Uri) -> Result<ServerName<'static>, ConnectFailure> {
+pub(crate) fn server_name(uri: &Uri) -> Result<ServerName<'static>, ConnectFailure> {
     let host = uri.host().unwrap_or_default();
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     ServerName::try_from(bare.to_owned())
         .map_err(|error| ConnectFailure::new("the host name cannot be checked", error))
 }
 
-fn tls_config(config: &ClientConfig) -> Result<rustls::ClientConfig, Error> {
+pub(crate) fn tls_config(config: &ClientConfig) -> Result<rustls::ClientConfig, Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()

@@ -59,6 +59,7 @@ mod error;
 mod keys;
 mod load;
 mod options;
+mod route;
 mod status;
 mod talk;
 mod types;
@@ -73,6 +74,7 @@ pub use load::{LoadSummary, Loader};
 pub use options::{
     Condition, DeleteOptions, Expiry, IncrementOptions, RequestId, SetExpiry, SetOptions,
 };
+pub use route::{Route, Target};
 pub use talk::{Talk, TalkDump};
 pub use types::{
     Account, AccountChange, AccountSettings, Action, AtLimit, BatchSetItem, CreatedToken,

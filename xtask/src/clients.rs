@@ -89,6 +89,11 @@ pub(crate) fn go_lint(shell: &Shell) -> anyhow::Result<Done> {
             .command("sh", "clients/go")
             .args(["-c", "gofmt -d . | tee /dev/stderr | (! grep -q .)"]),
     )?;
+    shell.run(
+        shell
+            .command("sh", "bench/peers/grpc-go")
+            .args(["-c", "gofmt -d . | tee /dev/stderr | (! grep -q .)"]),
+    )?;
     shell.run(shell.command("go", "clients/go").args(["vet", "./..."]))?;
     Ok(Done::Passed)
 }
@@ -139,7 +144,7 @@ pub(crate) fn e2e_tonic(shell: &Shell) -> anyhow::Result<Done> {
 }
 
 /// The PATH, with `folder` before all others.
-fn path_with(folder: &Path) -> anyhow::Result<std::ffi::OsString> {
+pub(crate) fn path_with(folder: &Path) -> anyhow::Result<std::ffi::OsString> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::iter::once(folder.to_path_buf()).chain(std::env::split_paths(&path));
     Ok(std::env::join_paths(folders)?)

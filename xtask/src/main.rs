@@ -8,6 +8,7 @@
     reason = "a command line: standard output is its product"
 )]
 
+mod bench;
 mod cache;
 mod catalogue;
 mod clients;
@@ -46,6 +47,12 @@ enum Chore {
     /// Proves the transport right with h2spec and the Connect conformance suite:
     /// the steps of `test` that do so, and what they need.
     Conformance,
+    /// Measures larder beside tonic, grpc-go and Redis; writes docs/performance.md.
+    ///
+    /// Builds larder and the peers in release first, which takes some minutes.
+    /// Redis, h2load and openssl are Debian's; with `CI=true` they are installed,
+    /// else what is missing is left out.
+    Bench(bench::BenchArgs),
     /// Writes what is generated and committed: docs/errors.md.
     Gen,
 }
@@ -65,6 +72,10 @@ fn main() -> anyhow::Result<ExitCode> {
             let names = steps::ALL.iter().filter(is_wanted);
             let names: Vec<String> = names.map(|step| step.name.to_owned()).collect();
             runner::run(&root, &steps::FIRST, steps::ALL, &names)
+        }
+        Chore::Bench(args) => {
+            bench::run(&root, &args)?;
+            Ok(ExitCode::SUCCESS)
         }
         Chore::Gen => {
             catalogue::write(&root)?;

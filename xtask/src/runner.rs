@@ -72,6 +72,24 @@ pub(crate) struct Shell {
 }
 
 impl Shell {
+    /// For what is named `name`; its log is emptied.
+    ///
+    /// # Errors
+    /// When `.cache/` cannot be written.
+    pub(crate) fn new(root: &Path, name: &str) -> anyhow::Result<Self> {
+        let cache = root.join(".cache");
+        let logs = cache.join("logs");
+        std::fs::create_dir_all(&logs)?;
+        let log = logs.join(format!("{name}.log"));
+        std::fs::write(&log, "")?;
+        Ok(Self {
+            root: root.into(),
+            cache,
+            ci: std::env::var("CI").is_ok_and(|value| value == "true"),
+            log,
+        })
+    }
+
     /// A command that runs in `folder`, relative to the root.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>, folder: &str) -> Command {
         let mut command = Command::new(program);

@@ -251,22 +251,41 @@ fn setup_debian(shell: &Shell) -> anyhow::Result<Done> {
     if !has_venv && !missing.contains(&"python3-venv") {
         missing.push("python3-venv");
     }
-    if missing.is_empty() || !shell.ci || !is_on_path("apt-get") {
-        return Ok(Done::Passed);
+    install(shell, &missing)?;
+    Ok(Done::Passed)
+}
+
+/// On a build server, installs the packages of the programs that are missing.
+///
+/// # Errors
+/// When they cannot be installed.
+pub(crate) fn install_debian(shell: &Shell, programs: &[(&str, &str)]) -> anyhow::Result<()> {
+    let missing: Vec<&str> = programs
+        .iter()
+        .filter(|(program, _)| !is_on_path(program))
+        .map(|(_, package)| *package)
+        .collect();
+    install(shell, &missing)
+}
+
+fn install(shell: &Shell, packages: &[&str]) -> anyhow::Result<()> {
+    if packages.is_empty() || !shell.ci || !is_on_path("apt-get") {
+        return Ok(());
     }
     shell.run(shell.command("apt-get", ".").arg("update"))?;
     shell.run(
         shell
             .command("apt-get", ".")
             .args(["install", "--yes", "--no-install-recommends"])
-            .args(&missing)
+            .args(packages)
             .env("DEBIAN_FRONTEND", "noninteractive"),
-    )?;
-    Ok(Done::Passed)
+    )
 }
 
 fn fmt(shell: &Shell) -> anyhow::Result<Done> {
     shell.run(cargo(shell).args(["fmt", "--check"]))?;
+    let mut peer = shell.command("cargo", "bench/peers/tonic");
+    shell.run(peer.args(["fmt", "--check"]))?;
     Ok(Done::Passed)
 }
 

@@ -28,7 +28,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("larder-client", &["larder-api"]),
-    ("larder-cli", &["larder-server", "larder-client"]),
+    (
+        "larder-cli",
+        &[
+            "larder-server",
+            "larder-client",
+            // Its frames and HPACK carry the load of `larder bench`.
+            "larder-transport",
+        ],
+    ),
     ("larder-conformance", &["larder-transport"]),
     ("xtask", &[]),
 ];

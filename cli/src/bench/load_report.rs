@@ -10,6 +10,7 @@ use crate::units::show_size;
 
 use super::load::{LoadArgs, Run};
 use super::stats::{Stats, per_second, ratio, seconds_of, whole_per_second};
+use super::watch::Sample;
 
 /// Names of the latencies, for people and in JSON, and their percentiles.
 const LATENCIES: [(&str, &str, f64); 5] = [
@@ -20,19 +21,42 @@ const LATENCIES: [(&str, &str, f64); 5] = [
     ("latency max", "max", 100.0),
 ];
 
+/// A load, and the server meanwhile.
+pub(super) struct Measured {
+    pub(super) run: Run,
+    pub(super) server: Option<Server>,
+}
+
+/// The process that was watched.
+pub(super) struct Server {
+    /// Before there was a connection.
+    pub(super) before: Sample,
+    /// When what is measured began.
+    pub(super) begin: Sample,
+    /// When the last call had ended; all connections are still there.
+    pub(super) end: Sample,
+}
+
 /// Prints `{"requests", "succeeded", "failed", "errors", "seconds",
 /// "requests_per_second", "hits", "misses", "hit_ratio", "bytes_read",
-/// "bytes_written", "latency_us", "connections", "streams", "mix", "seed",
-/// "interrupted"}`, where `errors` are `{"code", "reason", "count"}`,
+/// "bytes_written", "latency_us", "connections", "streams", "threads", "mix",
+/// "seed", "interrupted", "own_cpu_us_per_request", "server"}`, where `errors` are `{"code", "reason", "count"}`,
 /// `latency_us` has `p50`, `p90`, `p99`, `p99_9` and `max` of the calls that
 /// succeeded, and bytes are those of values read, and of keys and values
-/// written. What there is none of is `null`.
-pub(super) fn report(args: &LoadArgs, run: &Run, out: &mut Output) -> Result<(), Failure> {
-    let stats = &run.stats;
+/// written. `server` is what was watched: `{"user_seconds", "system_seconds",
+/// "cpu_us_per_request", "resident_bytes_before", "resident_bytes_after"}`, the
+/// memory before the first connection was made and with all of them. What there
+/// is none of is `null`.
+pub(super) fn report(
+    args: &LoadArgs,
+    measured: &Measured,
+    out: &mut Output,
+) -> Result<(), Failure> {
+    let stats = &measured.run.stats;
     match out.format {
-        Format::Json => out.json(&object(args, run))?,
+        Format::Json => out.json(&object(args, measured))?,
         Format::Text => {
-            out.pairs(&pairs(run))?;
+            out.pairs(&pairs(measured))?;
             if stats.failed() > 0 {
                 out.line("")?;
                 out.table(&["ERROR", "REASON", "COUNT"], &error_rows(stats))?;
@@ -45,7 +69,8 @@ pub(super) fn report(args: &LoadArgs, run: &Run, out: &mut Output) -> Result<(),
     Ok(())
 }
 
-fn object(args: &LoadArgs, run: &Run) -> Value {
+fn object(args: &LoadArgs, measured: &Measured) -> Value {
+    let run = &measured.run;
     let stats = &run.stats;
     let errors: Vec<_> = stats
         .errors()
@@ -71,13 +96,35 @@ fn object(args: &LoadArgs, run: &Run) -> Value {
         "latency_us": latency,
         "connections": args.connections,
         "streams": args.streams,
+        "threads": args.threads,
         "mix": args.mix.to_string(),
         "seed": args.seed,
         "interrupted": run.interrupted,
+        "own_cpu_us_per_request": run.own_cpu.and_then(|cpu| us_each(cpu, stats.requests())),
+        "server": measured.server.as_ref().map(|server| json!({
+            "user_seconds": (server.end.user - server.begin.user).as_secs_f64(),
+            "system_seconds": (server.end.system - server.begin.system).as_secs_f64(),
+            "cpu_us_per_request": server.cpu_us_each(stats.requests()),
+            "resident_bytes_before": server.before.resident_bytes,
+            "resident_bytes_after": server.end.resident_bytes,
+        })),
     })
 }
 
-fn pairs(run: &Run) -> Vec<(&'static str, String)> {
+impl Server {
+    /// Time of the processor for each of so many requests, microseconds.
+    fn cpu_us_each(&self, requests: u64) -> Option<f64> {
+        us_each(self.end.cpu_since(&self.begin), requests)
+    }
+}
+
+/// Microseconds for each of so many requests; `None` for none.
+fn us_each(time: Duration, requests: u64) -> Option<f64> {
+    ratio(1, requests).map(|each| time.as_secs_f64() * 1e6 * each)
+}
+
+fn pairs(measured: &Measured) -> Vec<(&'static str, String)> {
+    let run = &measured.run;
     let stats = &run.stats;
     let reads = stats.hits() + stats.misses();
     let mut pairs = vec![
@@ -106,6 +153,13 @@ fn pairs(run: &Run) -> Vec<(&'static str, String)> {
             name,
             format!("{}, {}/s", show_size(bytes), size_rate(bytes, run.elapsed)),
         ));
+    }
+    if let Some(server) = &measured.server {
+        if let Some(us) = server.cpu_us_each(stats.requests()) {
+            pairs.push(("server CPU/request", format!("{us:.2} µs")));
+        }
+        let memory = [server.before, server.end].map(|sample| show_size(sample.resident_bytes));
+        pairs.push(("server memory", memory.join(", then ")));
     }
     pairs
 }

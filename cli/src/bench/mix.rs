@@ -24,9 +24,12 @@ pub(super) enum Operation {
 pub(super) struct Mix(Vec<(Operation, u32)>);
 
 impl Operation {
-    const ALL: [Self; 4] = [Self::Get, Self::Set, Self::Del, Self::Incr];
+    const ALL: [Self; Self::COUNT] = [Self::Get, Self::Set, Self::Del, Self::Incr];
 
-    const fn name(self) -> &'static str {
+    /// How many kinds of calls there are.
+    pub(super) const COUNT: usize = 4;
+
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Get => "get",
             Self::Set => "set",
@@ -37,6 +40,12 @@ impl Operation {
 }
 
 impl Mix {
+    /// The calls that it has.
+    pub(super) fn operations(&self) -> impl Iterator<Item = Operation> {
+        let weighty = self.0.iter().filter(|&&(_, weight)| weight > 0);
+        weighty.map(|&(operation, _)| operation)
+    }
+
     /// The next call.
     pub(super) fn choose(&self, random: &mut Random) -> Operation {
         let total = self.0.iter().map(|&(_, weight)| u64::from(weight)).sum();

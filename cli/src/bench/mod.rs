@@ -1,10 +1,10 @@
 //! `larder bench`: load for a running server, and replays of real traces.
 //!
-//! Both run on a runtime of their own, of one thread: calls are quickest when
-//! nothing has to cross from one thread to another, and a server on the same
-//! machine keeps the other cores. Where one core is not enough to load a
-//! server, several processes side by side are.
+//! A load is made by threads that do nothing else, one unless more are asked for:
+//! nothing crosses from one to another, and a server on the same machine keeps
+//! the other cores. A replay is one call at a time, on a runtime of one thread.
 
+mod accounts;
 mod interrupt;
 mod key_choice;
 mod load;
@@ -16,6 +16,8 @@ mod replay;
 mod stats;
 mod tenant;
 mod trace;
+mod watch;
+mod wire;
 
 use clap::{Args, Parser, Subcommand};
 use tokio::runtime::Builder;
@@ -26,13 +28,15 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::units::{Limit, parse_size_limit};
 
+use self::accounts::AccountsArgs;
 use self::load::LoadArgs;
 use self::replay::ReplayArgs;
 
 /// What becomes of the entries of a load.
 const ENTRIES: &str = "The entries of a load lie in the namespace `bench`, unless --namespace names \
     another, and stay there; their keys begin with k and c. Latencies are those of calls that \
-    succeeded, as this process sees them.";
+    succeeded, as this process sees them. A read that finds a value of another length than \
+    --value-bytes has failed: --preload writes all values anew.";
 
 /// `larder bench`.
 #[derive(Debug, Args)]
@@ -49,6 +53,8 @@ pub(crate) struct BenchArgs {
 enum BenchCommand {
     /// Hit ratio of a real trace, through the running server
     Replay(ReplayArgs),
+    /// Make many accounts, and print a token of each, for `--tokens`
+    Accounts(AccountsArgs),
 }
 
 /// Largest value that a benchmark writes, bytes: more than any server takes,
@@ -79,9 +85,12 @@ pub(crate) fn run(
     let work = async {
         match (args.command, args.load) {
             (Some(_), Some(_)) => Err(Failure::Usage(
-                "options of `larder bench` mean nothing to `larder bench replay`".into(),
+                "options of `larder bench` mean nothing to its commands".into(),
             )),
             (Some(BenchCommand::Replay(args)), None) => replay::run(&args, connection, out).await,
+            (Some(BenchCommand::Accounts(args)), None) => {
+                accounts::run(&args, connection, out).await
+            }
             (None, Some(args)) => load::run(&args, connection, out).await,
             (None, None) => load::run(&default_load(), connection, out).await,
         }
@@ -90,7 +99,11 @@ pub(crate) fn run(
         .enable_all()
         .build()
         .map_err(|error| Failure::file("cannot start", &error))?;
-    LocalSet::new().block_on(&runtime, work)
+    let done = LocalSet::new().block_on(&runtime, work);
+    // Threads that still wait for a server which does not answer are not waited
+    // for.
+    runtime.shutdown_background();
+    done
 }
 
 fn default_load() -> LoadArgs {

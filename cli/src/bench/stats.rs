@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use larder_client::Error;
 
 /// Longest latency told apart from longer ones, microseconds: a minute.
 const MAX_LATENCY_US: u64 = 60_000_000;
@@ -37,7 +36,7 @@ pub(super) struct Stats {
 pub(super) enum Outcome {
     /// A read that found a value of so many bytes.
     Hit(usize),
-    /// A read that found nstats.
+    /// A read that found nothing.
     Miss,
     /// A write of so many bytes of key and value.
     Written(usize),
@@ -77,15 +76,30 @@ impl Stats {
         }
     }
 
-    pub(super) fn fail(&mut self, error: &Error) {
-        self.count_error((error.code().name(), error.reason_name().map(str::to_owned)));
+    pub(super) fn fail(&mut self, kind: ErrorKind) {
+        self.fail_often(kind, 1);
     }
 
-    fn count_error(&mut self, kind: ErrorKind) {
-        self.failed += 1;
+    fn fail_often(&mut self, kind: ErrorKind, count: u64) {
+        self.failed += count;
         let is_known = self.errors.contains_key(&kind) || self.errors.len() < MAX_ERROR_KINDS;
         let kind = if is_known { kind } else { ("OTHER", None) };
-        *self.errors.entry(kind).or_default() += 1;
+        *self.errors.entry(kind).or_default() += count;
+    }
+
+    /// Adds what another part of the load has counted.
+    pub(super) fn add(&mut self, other: Self) {
+        self.latency_us
+            .add(&other.latency_us)
+            .expect("all histograms have the same bounds");
+        self.succeeded += other.succeeded;
+        for (kind, count) in other.errors {
+            self.fail_often(kind, count);
+        }
+        self.hits += other.hits;
+        self.misses += other.misses;
+        self.bytes_read += other.bytes_read;
+        self.bytes_written += other.bytes_written;
     }
 
     /// Calls that have ended, well or not.
@@ -165,9 +179,9 @@ mod tests {
         stats.succeed(Duration::from_micros(200), Outcome::Miss);
         stats.succeed(Duration::from_micros(300), Outcome::Written(9));
         stats.succeed(Duration::from_secs(7_200), Outcome::Done);
-        stats.count_error(("UNAVAILABLE", Some("OVERLOADED".into())));
-        stats.count_error(("UNAVAILABLE", Some("OVERLOADED".into())));
-        stats.count_error(("UNAVAILABLE", Some("OVERLOADED".into())));
+        stats.fail(("UNAVAILABLE", Some("OVERLOADED".into())));
+        stats.fail(("UNAVAILABLE", Some("OVERLOADED".into())));
+        stats.fail(("UNAVAILABLE", Some("OVERLOADED".into())));
         assert_eq!(
             (stats.requests(), stats.succeeded(), stats.failed()),
             (7, 4, 3)
@@ -186,10 +200,25 @@ mod tests {
     }
 
     #[test]
+    fn parts_add_up() {
+        let mut stats = Stats::default();
+        for latency_us in [10, 30] {
+            let mut part = Stats::default();
+            part.succeed(Duration::from_micros(latency_us), Outcome::Hit(7));
+            part.fail(("ABORTED", None));
+            stats.add(part);
+        }
+        assert_eq!((stats.requests(), stats.failed()), (4, 2));
+        assert_eq!((stats.hits(), stats.bytes_read()), (2, 14));
+        assert_eq!(stats.errors()[&("ABORTED", None)], 2);
+        assert_eq!(stats.latency_us(100.0), Some(30));
+    }
+
+    #[test]
     fn kinds_of_errors_have_an_end() {
         let mut stats = Stats::default();
         for number in 0..1_000 {
-            stats.count_error(("UNKNOWN", Some(format!("MADE_UP_{number}"))));
+            stats.fail(("UNKNOWN", Some(format!("MADE_UP_{number}"))));
         }
         assert_eq!(stats.errors().len(), MAX_ERROR_KINDS + 1);
         assert_eq!(stats.errors()[&("OTHER", None)], 900);

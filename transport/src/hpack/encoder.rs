@@ -152,3 +152,26 @@ pub fn write_literal(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     string::write(out, name);
     string::write(out, value);
 }
+
+/// Writes a literal with incremental indexing and with a literal name (section
+/// 6.2.1): from now on it is the newest entry of the peer's dynamic table. For
+/// clients, whose requests repeat whatever they like; whoever writes it knows the
+/// table's limit. `name` is in lower case.
+pub fn write_inserted(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.push(0x40);
+    string::write(out, name);
+    string::write(out, value);
+}
+
+/// Writes an entry of the static table (1 to 61) or of the peer's dynamic table
+/// (from 62, the newest first) by its index (section 6.1).
+#[inline]
+pub fn write_indexed(out: &mut Vec<u8>, index: usize) {
+    integer::encode(out, index, 7, 0x80);
+}
+
+/// Writes a new size of the dynamic table (section 6.3); it stands before a
+/// block's first field.
+pub fn write_table_size(out: &mut Vec<u8>, bytes: usize) {
+    integer::encode(out, bytes, 5, 0x20);
+}

@@ -8,7 +8,7 @@
 //! | `static_table.rs` | 2.3.1 and appendix A, static table |
 //! | `dynamic_table.rs` | 2.3.2 and 4, dynamic table |
 //! | `decoder.rs` | 3 and 6, header block decoding |
-//! | `encoder.rs` | 6, the few representations that a server of RPCs writes |
+//! | `encoder.rs` | 6, the few representations that a server of RPCs writes, or a client of one |
 //! | `fields.rs` | 1.3, the header list that a block decodes to |
 
 mod decoder;
@@ -22,7 +22,9 @@ mod string;
 
 pub use decoder::{Decoded, Decoder};
 pub(crate) use encoder::write_status;
-pub use encoder::{Encoder, Repeated, write_literal};
+pub use encoder::{
+    Encoder, Repeated, write_indexed, write_inserted, write_literal, write_table_size,
+};
 pub use fields::Fields;
 
 /// Section 4.1: what an entry costs beside its name and value, in bytes.

@@ -1,16 +1,12 @@
-//! The streams that make the calls of a load, side by side on one thread.
+//! The threads that make the calls of a load, and what they have measured.
 
-use std::cell::{Cell, RefCell};
-use std::future::pending;
-use std::rc::Rc;
+use std::cell::Cell;
+use std::sync::Arc;
 use std::time::Duration;
 
-use larder_client::{Client, Error};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{MissedTickBehavior, interval};
 
-use crate::connect::Caller;
 use crate::failure::Failure;
 use crate::output::Format;
 
@@ -18,30 +14,15 @@ use super::super::interrupt::Interrupt;
 use super::super::progress::{Progress, TICK};
 use super::super::random::Random;
 use super::super::stats::{Stats, whole_per_second};
-use super::LoadArgs;
-use super::pace::Pace;
-use super::plan::{Plan, call};
+use super::super::watch::Sample;
+use super::run::{Budget, SharedRun, Stop, Work};
+use super::worker::{Setting, Worker};
 
-/// A stream that could not reach the server waits this long: failing is quick,
-/// and would fill the measurement with nothing else.
-const PAUSE_WITHOUT_SERVER: Duration = Duration::from_millis(100);
-
-/// When a run is over.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Budget {
-    /// After this time.
-    Time(Duration),
-    /// After so many calls.
-    Requests(u64),
-}
-
-/// All streams of a load.
+/// All connections of a load.
 pub(super) struct Crew {
-    plan: Rc<Plan>,
-    clients: Vec<Client>,
-    streams_per_connection: u64,
-    rate: Option<u64>,
-    /// Runs so far: each makes other calls than the one before.
+    workers: Vec<Worker>,
+    seed: u64,
+    /// Runs so far.
     runs: Cell<u64>,
 }
 
@@ -50,118 +31,97 @@ pub(in crate::bench) struct Run {
     pub(in crate::bench) stats: Stats,
     pub(in crate::bench) elapsed: Duration,
     pub(in crate::bench) interrupted: bool,
-}
-
-/// What the streams of a run share.
-struct Shared {
-    plan: Rc<Plan>,
-    start: Instant,
-    deadline: Option<Instant>,
-    requests: u64,
-    begun: Cell<u64>,
-    stats: RefCell<Stats>,
-    stop: watch::Sender<bool>,
-}
-
-/// One stream: one call at a time.
-struct Stream {
-    shared: Rc<Shared>,
-    client: Client,
-    random: Random,
-    pace: Option<Pace>,
-    stopped: watch::Receiver<bool>,
+    /// Time of the processor that this process used.
+    pub(in crate::bench) own_cpu: Option<Duration>,
 }
 
 impl Crew {
-    pub(super) fn new(plan: Rc<Plan>, callers: &[Caller], args: &LoadArgs) -> Self {
-        Self {
-            plan,
-            clients: callers.iter().map(|caller| caller.client.clone()).collect(),
-            streams_per_connection: args.streams,
-            rate: args.rate.map(Into::into),
-            runs: Cell::new(0),
+    /// Shares the connections out among `threads` threads, and makes them.
+    pub(super) async fn connect(
+        setting: &Setting,
+        threads: usize,
+        seed: u64,
+        timeout: Duration,
+    ) -> Result<Self, Failure> {
+        let mut connecting = JoinSet::new();
+        for (first, _) in (0..setting.connections).zip(0..threads) {
+            let mut worker = Worker::new(setting, first, threads)
+                .map_err(|error| Failure::file("cannot start", &error))?;
+            connecting.spawn_blocking(move || worker.connect(timeout).map(|()| worker));
         }
+        let mut workers = Vec::new();
+        while let Some(connected) = connecting.join_next().await {
+            let worker = connected
+                .map_err(|error| broken(&error))?
+                .map_err(|error| Failure::file("cannot connect", &error))?;
+            workers.push(worker);
+        }
+        Ok(Self {
+            workers,
+            seed,
+            runs: Cell::new(0),
+        })
     }
 
-    /// Lets all streams work until the budget is used up. Told to stop, they
-    /// end the calls that they have begun; told twice, they drop them.
+    /// Lets all threads work until the budget is used up. Told to stop, they end
+    /// the calls that they have begun; told twice, they drop them.
     pub(super) async fn run(
-        &self,
-        budget: Budget,
+        &mut self,
+        (budget, work): (Budget, Work),
         what: &str,
         interrupt: &mut Interrupt,
         format: Format,
     ) -> Result<Run, Failure> {
-        let shared = Rc::new(self.share(budget));
-        let mut streams = self.start(&shared);
+        let seed = Random::split(self.seed, self.runs.get()).next();
+        self.runs.set(self.runs.get() + 1);
+        let own = Sample::take(std::process::id()).ok();
+        let run = Arc::new(SharedRun::new(budget, work, seed));
+        let mut working = JoinSet::new();
+        for mut worker in self.workers.drain(..) {
+            let run = Arc::clone(&run);
+            working.spawn_blocking(move || {
+                let stats = worker.run(&run);
+                (worker, stats)
+            });
+        }
         let progress = Progress::new(budget.total(), format);
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut interrupted = false;
+        let mut stats = Stats::default();
         loop {
             tokio::select! {
-                ended = streams.join_next() => match ended {
+                ended = working.join_next() => match ended {
                     None => break,
-                    Some(Err(error)) if error.is_panic() => {
-                        return Err(Failure::Failed(format!("a stream of the load broke: {error}")));
+                    Some(ended) => {
+                        // Nothing is measured without one of them.
+                        let stop_all = || run.stop(Stop::Drop);
+                        let (worker, part) = ended
+                            .inspect_err(|_| stop_all())
+                            .map_err(|error| broken(&error))?;
+                        let part = part
+                            .inspect_err(|_| stop_all())
+                            .map_err(|error| Failure::file("the load broke", &error))?;
+                        stats.add(part);
+                        self.workers.push(worker);
                     }
-                    Some(_) => {}
                 },
-                () = interrupt.wait() => {
-                    if interrupted {
-                        streams.abort_all();
-                    }
-                    interrupted = true;
-                    shared.stop.send_replace(true);
-                }
-                _ = tick.tick(), if !progress.is_hidden() => shared.show(budget, what, &progress),
+                () = interrupt.wait() => run.stop(match run.stopped() {
+                    Stop::GoOn => Stop::Finish,
+                    Stop::Finish | Stop::Drop => Stop::Drop,
+                }),
+                _ = tick.tick(), if !progress.is_hidden() => show(&run, budget, what, &progress),
             }
         }
-        Ok(Run {
-            elapsed: shared.start.elapsed(),
-            stats: shared.stats.take(),
-            interrupted,
-        })
-    }
-
-    fn share(&self, budget: Budget) -> Shared {
-        let start = Instant::now();
-        let (deadline, requests) = match budget {
-            Budget::Time(time) => (start.checked_add(time), u64::MAX),
-            Budget::Requests(requests) => (None, requests),
+        let used = |before: &Sample| {
+            let after = Sample::take(std::process::id()).ok()?;
+            Some(after.cpu_since(before))
         };
-        Shared {
-            plan: Rc::clone(&self.plan),
-            start,
-            deadline,
-            requests,
-            begun: Cell::new(0),
-            stats: RefCell::default(),
-            stop: watch::Sender::new(false),
-        }
-    }
-
-    fn start(&self, shared: &Rc<Shared>) -> JoinSet<()> {
-        let seed = Random::split(self.plan.seed, self.runs.get()).next();
-        self.runs.set(self.runs.get() + 1);
-        let connections = u64::try_from(self.clients.len()).unwrap_or(u64::MAX);
-        let all = connections.saturating_mul(self.streams_per_connection);
-        let mut streams = JoinSet::new();
-        let mut index = 0;
-        for _ in 0..self.streams_per_connection {
-            for client in &self.clients {
-                let stream = Stream {
-                    shared: Rc::clone(shared),
-                    client: client.clone(),
-                    random: Random::split(seed, index),
-                    pace: self.rate.map(|rate| Pace::new(index, all, rate)),
-                    stopped: shared.stop.subscribe(),
-                };
-                streams.spawn_local(stream.work());
-                index += 1;
-            }
-        }
-        streams
+        Ok(Run {
+            elapsed: run.start.elapsed(),
+            stats,
+            interrupted: run.stopped() > Stop::GoOn,
+            own_cpu: own.as_ref().and_then(used),
+        })
     }
 }
 
@@ -175,90 +135,20 @@ impl Budget {
     }
 }
 
-impl Shared {
-    fn show(&self, budget: Budget, what: &str, progress: &Progress) {
-        let (requests, failed) = {
-            let stats = self.stats.borrow();
-            (stats.requests(), stats.failed())
-        };
-        let elapsed = self.start.elapsed();
-        let done = match budget {
-            Budget::Time(_) => u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
-            Budget::Requests(_) => requests,
-        };
-        let rate = whole_per_second(requests, elapsed);
-        progress.show(
-            done,
-            format!("{what}: {requests} requests, {rate}/s, {failed} failed"),
-        );
-    }
-
-    /// Claims one of the calls that there are to make.
-    fn claim(&self) -> bool {
-        let is_left = self.begun.get() < self.requests;
-        self.begun.set(self.begun.get() + u64::from(is_left));
-        is_left
-    }
+fn show(run: &SharedRun, budget: Budget, what: &str, progress: &Progress) {
+    let (requests, failed) = run.counted();
+    let elapsed = run.start.elapsed();
+    let done = match budget {
+        Budget::Time(_) => u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+        Budget::Requests(_) => requests,
+    };
+    let rate = whole_per_second(requests, elapsed);
+    progress.show(
+        done,
+        format!("{what}: {requests} requests, {rate}/s, {failed} failed"),
+    );
 }
 
-impl Stream {
-    async fn work(mut self) {
-        while let Some(began) = self.turn().await {
-            let (operation, key) = self.shared.plan.choose(&mut self.random);
-            let value = self.shared.plan.value.clone();
-            let outcome = call(self.client.clone(), operation, key, value).await;
-            let latency = began.elapsed();
-            match outcome {
-                Ok(outcome) => self.shared.stats.borrow_mut().succeed(latency, outcome),
-                Err(error) => self.fail(&error).await,
-            }
-        }
-    }
-
-    async fn fail(&mut self, error: &Error) {
-        self.shared.stats.borrow_mut().fail(error);
-        if error.is_connect() {
-            tokio::select! {
-                () = sleep(PAUSE_WITHOUT_SERVER) => {}
-                _ = self.stopped.wait_for(|stop| *stop) => {}
-            }
-        }
-    }
-
-    /// Waits until it is time for the next call; from when its latency counts.
-    /// `None` if there is none to make.
-    ///
-    /// A call that is due while the one before it is still under way counts
-    /// from when it was due: a slow server cannot hide behind the calls that it
-    /// kept from being made. One that the stream waited for counts from when
-    /// the timer, which is not the server's, let it go.
-    async fn turn(&mut self) -> Option<Instant> {
-        let mut began = Instant::now();
-        if let Some(pace) = &mut self.pace {
-            let due = self.shared.start.checked_add(pace.next_due())?;
-            if due > began {
-                tokio::select! {
-                    () = sleep_until(due) => {}
-                    () = passed(self.shared.deadline) => {}
-                    _ = self.stopped.wait_for(|stop| *stop) => {}
-                }
-                began = Instant::now();
-            } else {
-                began = due;
-            }
-        }
-        let over = self
-            .shared
-            .deadline
-            .is_some_and(|deadline| Instant::now() >= deadline);
-        let stopped = *self.stopped.borrow();
-        (!over && !stopped && self.shared.claim()).then_some(began)
-    }
-}
-
-async fn passed(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => pending().await,
-    }
+fn broken(error: &JoinError) -> Failure {
+    Failure::Failed(format!("a thread of the load broke: {error}"))
 }

@@ -1,14 +1,12 @@
 //! What each call of a load is.
 
-use bytes::Bytes;
-use larder_client::{Client, DeleteOptions, Error, IncrementOptions, SetOptions};
-
 use crate::failure::Failure;
+use bytes::Bytes;
 
 use super::super::key_choice::KeyChoice;
 use super::super::mix::{Mix, Operation};
 use super::super::random::Random;
-use super::super::stats::Outcome;
+use super::super::wire::write_decimal;
 use super::{LoadArgs, MAX_IN_FLIGHT};
 
 /// First byte of the keys of entries. It shows where a load has been.
@@ -23,7 +21,6 @@ pub(super) struct Plan {
     pub(super) keys: u64,
     /// The value of every write: bytes that do not compress.
     pub(super) value: Bytes,
-    pub(super) seed: u64,
     mix: Mix,
     choice: KeyChoice,
     key_bytes: usize,
@@ -45,10 +42,15 @@ impl Plan {
                 "{in_flight} calls in flight are more than {MAX_IN_FLIGHT}; use fewer connections or streams"
             )));
         }
+        if let Some(operation) = args.mix.operations().find(|&each| !args.api.has(each)) {
+            return Err(Failure::Usage(format!(
+                "rpc.Cache has no {}; use --mix with get and set",
+                operation.name()
+            )));
+        }
         Ok(Self {
             keys,
             value: Random::new(args.seed).bytes(args.value_bytes).into(),
-            seed: args.seed,
             mix: args.mix.clone(),
             choice: KeyChoice::new(keys, args.zipf),
             key_bytes,
@@ -57,56 +59,29 @@ impl Plan {
 
     /// The key of an entry.
     pub(super) fn key(&self, index: u64) -> Vec<u8> {
-        self.marked(ENTRY_MARK, index)
-    }
-
-    /// One byte, and the number with zeros in front of it.
-    fn marked(&self, mark: u8, index: u64) -> Vec<u8> {
-        let digits = index.to_string();
-        let mut key = vec![b'0'; self.key_bytes - digits.len()];
-        key[0] = mark;
-        key.extend_from_slice(digits.as_bytes());
+        let mut key = Vec::with_capacity(self.key_bytes);
+        self.write_key(Operation::Set, index, &mut key);
         key
     }
 
-    /// Decides on the next call.
-    pub(super) fn choose(&self, random: &mut Random) -> (Operation, Vec<u8>) {
-        let operation = self.mix.choose(random);
-        let mark = if operation == Operation::Incr {
-            COUNTER_MARK
-        } else {
-            ENTRY_MARK
+    /// The key of that number for a call, in place of what is in `key`: one byte,
+    /// and the number with zeros in front of it.
+    pub(super) fn write_key(&self, operation: Operation, index: u64, key: &mut Vec<u8>) {
+        key.clear();
+        write_decimal(index, key);
+        let digits = key.len();
+        key.resize(self.key_bytes, b'0');
+        key.rotate_left(digits);
+        key[0] = match operation {
+            Operation::Incr => COUNTER_MARK,
+            Operation::Get | Operation::Set | Operation::Del => ENTRY_MARK,
         };
-        (operation, self.marked(mark, self.choice.choose(random)))
     }
-}
 
-/// Makes a call; `value` is what it writes, if it does.
-pub(super) async fn call(
-    client: Client,
-    operation: Operation,
-    key: Vec<u8>,
-    value: Bytes,
-) -> Result<Outcome, Error> {
-    Ok(match operation {
-        Operation::Get => match client.get(key).await? {
-            Some(entry) => Outcome::Hit(entry.value.len()),
-            None => Outcome::Miss,
-        },
-        Operation::Set => {
-            let bytes = key.len() + value.len();
-            client.set(key, value, SetOptions::new()).await?;
-            Outcome::Written(bytes)
-        }
-        Operation::Del => {
-            client.delete(key, DeleteOptions::new()).await?;
-            Outcome::Done
-        }
-        Operation::Incr => {
-            client.increment(key, 1, IncrementOptions::new()).await?;
-            Outcome::Done
-        }
-    })
+    /// Decides on the next call: what it is, and the number of its key.
+    pub(super) fn choose(&self, random: &mut Random) -> (Operation, u64) {
+        (self.mix.choose(random), self.choice.choose(random))
+    }
 }
 
 #[cfg(test)]
@@ -125,7 +100,9 @@ mod tests {
         let plan = plan(&["--keys", "1000", "--key-bytes", "4"]).unwrap();
         assert_eq!(plan.key(0), b"k000");
         assert_eq!(plan.key(999), b"k999");
-        assert_eq!(plan.marked(COUNTER_MARK, 7), b"c007");
+        let mut key = b"before".to_vec();
+        plan.write_key(Operation::Incr, 7, &mut key);
+        assert_eq!(key, b"c007");
     }
 
     #[test]
@@ -136,6 +113,10 @@ mod tests {
             (&["--connections", "1000", "--streams", "100"], true),
             (&["--connections", "1000", "--streams", "101"], false),
             (&["--value-bytes", "0"], true),
+            (&["--api", "rpc"], true),
+            (&["--api", "rpc", "--mix", "get:1,incr:0"], true),
+            (&["--api", "rpc", "--mix", "incr:1"], false),
+            (&["--api", "redis", "--mix", "incr:1"], true),
         ] {
             assert_eq!(plan(arguments).is_ok(), good, "{arguments:?}");
         }
@@ -145,20 +126,13 @@ mod tests {
     fn the_same_seed_makes_the_same_calls() {
         let plan = plan(&["--mix", "get:5,set:3,incr:2", "--zipf", "0.99"]).unwrap();
         let take = |stream| {
-            let mut random = Random::split(plan.seed, stream);
+            let mut random = Random::split(1, stream);
             (0..100)
                 .map(|_| plan.choose(&mut random))
                 .collect::<Vec<_>>()
         };
         assert_eq!(take(0), take(0));
         assert_ne!(take(0), take(1));
-        for (operation, key) in take(0) {
-            let mark = if operation == Operation::Incr {
-                COUNTER_MARK
-            } else {
-                ENTRY_MARK
-            };
-            assert_eq!((key[0], key.len()), (mark, 16));
-        }
+        assert!(take(0).iter().all(|&(_, index)| index < plan.keys));
     }
 }
