@@ -42,11 +42,16 @@ impl<A: Application> Connection<A> {
 
     /// Section 5.4.1: the connection ends here. All streams are gone.
     pub(super) fn fail(&mut self, code: ErrorCode, why: &'static str) {
-        let last = self.core.streams.last_id();
-        write_goaway(&mut self.core.out, last, code, why);
+        // Section 6.8: what was told before is not increased.
+        let last = match self.phase {
+            Phase::Draining { last } => last,
+            _ => self.core.streams.last_id(),
+        };
         self.failure = Some(Failure { code, why });
         self.core.shared.stats().failed(code, why);
         self.end();
+        // Last: calls that end may open windows.
+        write_goaway(&mut self.core.out, last, code, why);
     }
 
     /// Ends the connection before its time, for no fault of the client's: calls

@@ -19,7 +19,7 @@ use crate::stats::Counter;
 pub(super) struct PartialBlock {
     pub(super) stream: u32,
     end: End,
-    fragments: Vec<u8>,
+    pub(super) fragments: Vec<u8>,
     continuations: u32,
 }
 
@@ -261,6 +261,9 @@ fn compression(error: HpackError) -> Fault {
         HpackError::Huffman => "a wrong Huffman code in a header block",
         HpackError::Index => "an index that stands for no header",
         HpackError::TableSize => "a wrong dynamic table size update",
+        HpackError::Bomb => {
+            return Fault::Connection(ErrorCode::ENHANCE_YOUR_CALM, "header_list");
+        }
     };
     Fault::Connection(ErrorCode::COMPRESSION_ERROR, why)
 }

@@ -28,6 +28,12 @@ impl ReceiveWindow {
         }
     }
 
+    /// What the client may send, and what was read and not told.
+    #[cfg(feature = "fuzzing")]
+    pub(super) const fn parts(self) -> (u32, u32) {
+        (self.open, self.read)
+    }
+
     /// Bytes came. False if there were more than the window.
     #[inline]
     #[must_use]

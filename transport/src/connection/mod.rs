@@ -22,6 +22,8 @@ mod error_handling;
 mod field_section;
 mod flow_control;
 mod goaway;
+#[cfg(feature = "fuzzing")]
+mod inspect;
 mod send;
 mod streams;
 mod times;
@@ -33,6 +35,8 @@ use self::block_cache::BlockCache;
 pub use self::core::Core;
 use self::field_section::PartialBlock;
 use self::goaway::Phase;
+#[cfg(feature = "fuzzing")]
+pub use self::inspect::Inspection;
 pub use self::send::{BlockWriter, DataMark, End};
 pub use self::streams::StreamKey;
 use self::times::Moments;
@@ -184,6 +188,11 @@ impl<A: Application> Connection<A> {
         let mut frames = 0;
         let mut more = false;
         while self.is_alive() {
+            // What the windows let through fills the output first: a client that
+            // reads is not refused a call for what could have left.
+            if self.core.unsent >= self.core.limits.max_output_bytes {
+                self.core.send_pending();
+            }
             if frames == self.core.limits.max_frames_per_turn || !self.core.has_room() {
                 more = FrameHead::parse(&input[consumed..]).is_some();
                 break;
@@ -373,6 +382,13 @@ impl<A: Application> Connection<A> {
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.core.has_room()
+    }
+
+    /// True if too much waits for the client's windows for any call to go on.
+    #[inline]
+    #[must_use]
+    pub fn is_clogged(&self) -> bool {
+        self.core.is_clogged()
     }
 
     /// Streams that are open.

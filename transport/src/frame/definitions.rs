@@ -155,7 +155,10 @@ fn headers(head: FrameHead, payload: &[u8]) -> Result<Frame<'_>, Fault> {
         let (fields, rest) = fragment
             .split_first_chunk()
             .ok_or(Fault::frame_size("HEADERS too short for its priority"))?;
-        priority = Some(read_priority(head.stream, *fields)?);
+        // To pass over the block would lose the compression state (RFC 9113,
+        // section 4.3), so the connection ends, and not the stream alone.
+        let lost = |_| Fault::protocol("HEADERS of a stream that depends on itself");
+        priority = Some(read_priority(head.stream, *fields).map_err(lost)?);
         fragment = rest;
     }
     Ok(Frame::Headers {

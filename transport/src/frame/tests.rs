@@ -113,7 +113,7 @@ fn wrong_sizes_streams_and_values_are_faults() {
     check(Kind::HEADERS, 8, 1, b"\x01", (0, Code::PROTOCOL_ERROR));
     check(Kind::HEADERS, 0x20, 1, b"1234", (0, Code::FRAME_SIZE_ERROR));
     let own = b"\0\0\0\x01\0";
-    check(Kind::HEADERS, 0x20, 1, own, (1, Code::PROTOCOL_ERROR));
+    check(Kind::HEADERS, 0x20, 1, own, (0, Code::PROTOCOL_ERROR));
     check(Kind::PRIORITY, 0, 1, own, (1, Code::PROTOCOL_ERROR));
     check(Kind::PRIORITY, 0, 1, b"1234", (1, Code::FRAME_SIZE_ERROR));
     check(Kind::PRIORITY, 0, 1, b"123456", (1, Code::FRAME_SIZE_ERROR));

@@ -5,6 +5,13 @@ use super::fields::Fields;
 use super::string::Literal;
 use super::{ENTRY_OVERHEAD_BYTES, HpackError, integer, static_table};
 
+/// A list that is too large is decoded for the sake of the table, up to so many
+/// times its limit; more is no list of fields, but a bomb: a byte can stand for as
+/// many as the table holds.
+const MAX_OVERSIZE: usize = 16;
+/// Limits below it count as it, bytes.
+const SMALLEST_LIST_BYTES: usize = 4096;
+
 /// What is known of a block that was decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decoded {
@@ -44,6 +51,12 @@ impl Decoder {
         self.generation
     }
 
+    /// Bytes of memory that the dynamic table holds: octets and entries.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.table.held_bytes()
+    }
+
     /// Decodes a whole block into `fields`, which is cleared first and holds at
     /// most `max_list_bytes` (RFC 9113, section 10.5.1) and one field more
     /// while this runs.
@@ -64,6 +77,10 @@ impl Decoder {
         };
         let mut rest = block;
         let mut at_beginning = true;
+        let mut dropped_bytes = 0;
+        let max_dropped_bytes = max_list_bytes
+            .max(SMALLEST_LIST_BYTES)
+            .saturating_mul(MAX_OVERSIZE);
         while let Some(&first) = rest.first() {
             if first & 0xe0 == 0x20 {
                 if !at_beginning {
@@ -86,7 +103,12 @@ impl Decoder {
                 }
                 _ => self.literal(rest, 4, fields, &mut decoded)?,
             };
-            if fields.list_bytes() > max_list_bytes {
+            if decoded.oversize {
+                dropped_bytes += fields.list_bytes();
+                if dropped_bytes > max_dropped_bytes {
+                    return Err(HpackError::Bomb);
+                }
+            } else if fields.list_bytes() > max_list_bytes {
                 decoded.oversize = true;
                 fields.pop();
             }

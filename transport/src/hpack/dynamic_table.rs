@@ -86,6 +86,11 @@ impl DynamicTable {
         let start = self.write;
         let end = start + octets;
         if self.ring.len() < end {
+            if self.ring.capacity() < end {
+                // A vector that grows by itself may hold twice what it can need.
+                let capacity = (2 * end).min(2 * self.limit);
+                self.ring.reserve_exact(capacity - self.ring.len());
+            }
             self.ring.resize(end, 0);
         }
         self.ring[start..start + name.len()].copy_from_slice(name);
@@ -106,6 +111,10 @@ impl DynamicTable {
             };
             self.size -= oldest.octets() + ENTRY_OVERHEAD_BYTES;
         }
+    }
+
+    pub(super) fn held_bytes(&self) -> usize {
+        self.ring.capacity() + self.entries.capacity() * size_of::<Entry>()
     }
 
     #[cfg(test)]
@@ -160,7 +169,7 @@ mod tests {
                     assert_eq!(table.entry(index), Some((&name[..], &value[..])));
                 }
                 assert_eq!(table.entry(model.0.len()), None);
-                assert!(table.ring.len() <= 2 * limit);
+                assert!(table.ring.capacity() <= 2 * limit);
             }
         }
     }

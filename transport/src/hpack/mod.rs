@@ -45,6 +45,8 @@ pub enum HpackError {
     /// A table size above the limit, or not at the block's beginning
     /// (sections 4.2 and 6.3).
     TableSize,
+    /// The list is so much over its limit that it is decoded no further.
+    Bomb,
 }
 
 impl std::fmt::Display for HpackError {
@@ -55,6 +57,7 @@ impl std::fmt::Display for HpackError {
             Self::Huffman => "a wrong Huffman code in a header block",
             Self::Index => "an index that stands for no header",
             Self::TableSize => "a wrong dynamic table size update",
+            Self::Bomb => "a header list far over its limit",
         })
     }
 }

@@ -37,7 +37,7 @@ pub struct Rpc<H: Handler, L: GeneralLane> {
     /// No call's time is over before.
     pub(super) next_deadline: Option<Instant>,
     /// Bytes of requests that are not complete.
-    assembled: usize,
+    pub(super) assembled: usize,
     buffers: Vec<Vec<u8>>,
 }
 
@@ -132,6 +132,10 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
         let call = self.calls.get_mut(key.index())?.take()?;
         if let State::Waiting(_) | State::General(_) = call.state {
             self.waiting -= 1;
+            // Of calls that were gone before they were polled.
+            if self.waiting == 0 {
+                self.ready.clear();
+            }
         }
         Some(call.state)
     }

@@ -18,6 +18,8 @@
 //! | `wakes.rs` | which of them can go on |
 
 mod calls;
+#[cfg(feature = "fuzzing")]
+mod inspect;
 mod message;
 mod refusal;
 mod reply;
@@ -31,6 +33,8 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 pub use calls::Rpc;
+#[cfg(feature = "fuzzing")]
+pub use inspect::Inspection;
 pub use refusal::{Refusal, Refused};
 pub use reply::{Closing, Reply};
 pub use request::Route;

@@ -78,13 +78,15 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
     #[inline]
     #[must_use]
     pub const fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+        // Without calls that wait, those are of calls that are gone.
+        self.waiting > 0 && !self.ready.is_empty()
     }
 
     /// Polls the calls that can go on; `task` is woken with the next.
     ///
-    /// Those that could go on at once, or could if the output had room, are left
-    /// for the next turn: see [`Self::has_ready`].
+    /// Those that could go on at once, or could if the output had room or the
+    /// client opened its windows, are left for the next turn: see
+    /// [`Self::has_ready`].
     pub fn poll(&mut self, core: &mut Core, task: &Waker) {
         self.wakes.register(task);
         for _ in 0..ROUNDS {
@@ -96,7 +98,9 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
             keys.sort_unstable_by_key(|key| key.id);
             keys.dedup();
             for (done, &key) in keys.iter().enumerate() {
-                if !core.has_room() {
+                // A call that has begun keeps its answer back where a new one
+                // would be refused: else each could go beyond the limit.
+                if !core.has_room() || core.is_clogged() {
                     self.ready.extend_from_slice(&keys[done..]);
                     return;
                 }

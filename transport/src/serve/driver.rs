@@ -223,7 +223,9 @@ where
                 true => self.receive(cx, now)?,
                 false => Poll::Pending,
             };
-            let goes_on = flushed.is_ready() && self.connection.app().has_ready();
+            let goes_on = flushed.is_ready()
+                && !self.connection.is_clogged()
+                && self.connection.app().has_ready();
             if received.is_pending() && !goes_on {
                 return Poll::Pending;
             }

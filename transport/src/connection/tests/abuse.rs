@@ -187,3 +187,22 @@ fn a_settings_flood_with_a_table_game_leaves_a_correct_encoder() {
     // A size update to 0, then `:status 200`.
     assert_eq!(out[FrameHead::BYTES..][..2], [0x20, 0x88]);
 }
+
+#[test]
+fn a_list_far_over_its_limit_is_decoded_no_further() {
+    let mut connection = greeted(Limits::default());
+    let mut insert = block(REQUEST);
+    // An entry of 3,968 octets: 127 + 1 + 30 * 128.
+    insert.extend_from_slice(b"\x40\x01x\x7f\x81\x1e");
+    insert.resize(insert.len() + 3968, b'v');
+    receive(&mut connection, &raw(Kind::HEADERS, 5, 1, &insert));
+    let _ = output(&mut connection);
+    // A list that is too large is answered; one of 15 times its limit, too.
+    let large = [block(REQUEST), vec![0xbe; 60]].concat();
+    receive(&mut connection, &raw(Kind::HEADERS, 5, 3, &large));
+    assert_eq!(output(&mut connection), ["3 headers true"]);
+    let bomb = [block(REQUEST), vec![0xbe; 16_000]].concat();
+    receive(&mut connection, &raw(Kind::HEADERS, 5, 5, &bomb));
+    assert_eq!(output(&mut connection), ["goaway 5 ENHANCE_YOUR_CALM"]);
+    assert_eq!(connection.failure().map(|f| f.why), Some("header_list"));
+}

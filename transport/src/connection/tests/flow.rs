@@ -212,3 +212,36 @@ fn a_window_that_is_shut_without_anything_to_send_is_no_matter() {
     assert!(connection.on_time(at(60_000)));
     assert!(connection.is_alive());
 }
+
+#[test]
+fn a_client_that_reads_has_nothing_waiting_beyond_the_output() {
+    let limits = Limits::default();
+    let most = limits.max_output_bytes + 40_000;
+    let mut connection = greeted(limits);
+    receive(&mut connection, &settings(1 << 20));
+    receive(&mut connection, &update(0, 1 << 30));
+    let mut calls = Vec::new();
+    for stream in (0..20).map(|number| 2 * number + 1) {
+        calls.extend(headers(stream, End::Open));
+        // Two frames and a half, so that the answer takes more than one frame.
+        for length in [16_000, 16_000, 8000] {
+            let end = if length == 8000 {
+                End::Stream
+            } else {
+                End::Open
+            };
+            calls.extend(data(stream, &vec![1; length], end));
+        }
+    }
+    let mut rest = &calls[..];
+    let mut ended = 0;
+    while ended < 20 {
+        let received = connection.receive(rest, at(0));
+        rest = &rest[received.consumed..];
+        assert!(connection.core.unsent <= most, "{}", connection.core.unsent);
+        let out = frames(&std::mem::take(connection.output_mut()));
+        ended += out.iter().filter(|f| f.contains("headers true")).count();
+        connection.wrote(0, at(0));
+    }
+    assert_eq!(connection.core.unsent, 0);
+}

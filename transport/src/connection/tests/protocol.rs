@@ -87,8 +87,6 @@ fn errors_of_a_stream_reset_it_alone() {
         vec![open(), trailers(5, &[(":path", "/")])],
         "PROTOCOL_ERROR",
     );
-    let itself = [&[0, 0, 0, 1, 9][..], &block(REQUEST)].concat();
-    check(vec![raw(Kind::HEADERS, 0x25, 1, &itself)], "PROTOCOL_ERROR");
     let zero = raw(Kind::WINDOW_UPDATE, 0, 1, &[0; 4]);
     check(vec![open(), zero], "PROTOCOL_ERROR");
     let most = raw(Kind::WINDOW_UPDATE, 0, 1, &[0x7f, 0xff, 0xff, 0xff]);
@@ -284,4 +282,24 @@ fn everything_has_its_time() {
     assert_eq!(output(&mut aged)[0], "goaway 2147483647 NO_ERROR");
     assert!(aged.on_time(start() + Duration::from_secs(1830)));
     assert!(!aged.is_alive());
+}
+
+#[test]
+fn headers_that_depend_on_themselves_end_the_connection() {
+    // The block would not be decoded, and the compression state lost.
+    let own = [&[0, 0, 0, 1, 15], &block(REQUEST)[..]].concat();
+    let got = answers(&[raw(Kind::HEADERS, 0x25, 1, &own)]);
+    assert_eq!(got, ["goaway 0 PROTOCOL_ERROR"]);
+}
+
+#[test]
+fn a_goaway_never_takes_streams_back_in() {
+    let mut connection = greeted(Limits::default());
+    receive(&mut connection, &headers(1, End::Open));
+    connection.drain(at(0));
+    receive(&mut connection, &raw(Kind::PING, 1, 0, b"drain\0\0\0"));
+    receive(&mut connection, &headers(3, End::Stream));
+    let _ = output(&mut connection);
+    receive(&mut connection, &raw(Kind::PING, 0, 1, &[0; 8]));
+    assert_eq!(output(&mut connection), ["goaway 1 PROTOCOL_ERROR"]);
 }

@@ -83,3 +83,80 @@ fn streams_and_calls_take_turns() {
     }
     assert_eq!(client.answer(long).content.len(), 50 * 1005);
 }
+
+#[test]
+fn a_call_that_is_gone_before_it_is_polled_leaves_nothing_to_do() {
+    let mut client = Client::new(Limits::default());
+    let mut both = Vec::new();
+    for stream in [1, 3, 5] {
+        let mut block = Vec::new();
+        for (name, value) in [(":method", "GET"), (":scheme", "http"), (":path", "/")] {
+            write_literal(&mut block, name.as_bytes(), value.as_bytes());
+        }
+        both.extend(frame(Kind::HEADERS, 5, stream, &block));
+        both.extend(frame(Kind::RST_STREAM, 0, stream, &[0, 0, 0, 8]));
+    }
+    let received = client.connection.receive(&both, start());
+    assert_eq!(received.consumed, both.len());
+    assert!(!client.connection.app().is_waiting());
+    assert!(!client.connection.app().has_ready());
+}
+
+#[test]
+fn answers_that_were_waited_for_stay_within_the_limit() {
+    let limits = Limits {
+        max_unsent_bytes: 10_000,
+        ..Limits::default()
+    };
+    let mut client = Client::with_window(limits, 0);
+    let gate = client.methods.gate.clone();
+    let mut calls = Vec::new();
+    for number in 0..50 {
+        let stream = client.begin("Later", &[]);
+        let message = vec![number; 1000];
+        client.send(&frame(Kind::DATA, 1, stream, &prefixed(&message)));
+        calls.push((stream, message));
+    }
+    gate.open();
+    client.turn();
+    assert!(client.connection.is_clogged());
+    // Ten answers, of 1,005 bytes each, are more than the limit.
+    let begun = |client: &Client| {
+        let answers = client.answers.values();
+        answers.filter(|answer| !answer.headers.is_empty()).count()
+    };
+    assert_eq!(begun(&client), 10);
+    // Each that leaves lets another one in.
+    for (done, (stream, message)) in calls.into_iter().enumerate() {
+        client.send(&frame(Kind::WINDOW_UPDATE, 0, stream, &[0, 0, 4, 0]));
+        assert_eq!(client.answer(stream), answer(&message));
+        assert!(begun(&client) <= 10, "{done}");
+    }
+    assert_eq!(client.connection.streams(), 0);
+    assert!(!client.connection.app().has_ready());
+}
+
+#[test]
+fn nothing_follows_the_goaway_of_an_error() {
+    let mut client = Client::new(Limits {
+        stream_window_bytes: 65_535,
+        connection_window_bytes: 65_535,
+        ..Limits::default()
+    });
+    let stream = client.begin("Unknown", &[]);
+    // More than half of the window, which nobody reads before the error.
+    let mut bytes = Vec::new();
+    for _ in 0..3 {
+        bytes.extend(frame(Kind::DATA, 0, stream, &[0; 16_000]));
+    }
+    bytes.extend(frame(Kind::PING, 0, stream, &[0; 8]));
+    let received = client.connection.receive(&bytes, start());
+    assert_eq!(received.consumed, bytes.len());
+    let mut out = client.connection.output();
+    let mut kinds = Vec::new();
+    while let Some(head) = FrameHead::parse(out) {
+        kinds.push(head.kind);
+        out = &out[FrameHead::BYTES + head.length as usize..];
+    }
+    assert_eq!(kinds, [Kind::WINDOW_UPDATE, Kind::GOAWAY]);
+}
