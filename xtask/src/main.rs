@@ -13,6 +13,7 @@ mod cache;
 mod catalogue;
 mod clients;
 mod conformance;
+mod hostile;
 mod runner;
 mod steps;
 
@@ -55,6 +56,26 @@ enum Chore {
     Bench(bench::BenchArgs),
     /// Writes what is generated and committed: docs/errors.md.
     Gen,
+    /// Runs the transport's fuzz targets, 60 s each.
+    Fuzz {
+        /// Run one target under libFuzzer: needs a nightly toolchain and cargo-fuzz.
+        #[arg(long)]
+        libfuzzer: bool,
+        /// Targets, all if none is named, and: --seconds N, --seed N, --jobs N,
+        /// --input FILE.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Attacks a server, and says what that does to its other clients.
+    Torture {
+        /// Attack an optimised build.
+        #[arg(long)]
+        release: bool,
+        /// A kind of attack, `http2`, and: --list, --attack NAME, --seconds N,
+        /// --connections N, --larder PROGRAM, --echo-cache.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -81,6 +102,11 @@ fn main() -> anyhow::Result<ExitCode> {
             catalogue::write(&root)?;
             Ok(ExitCode::SUCCESS)
         }
+        Chore::Fuzz {
+            libfuzzer,
+            arguments,
+        } => hostile::fuzz(&root, libfuzzer, &arguments),
+        Chore::Torture { release, arguments } => hostile::torture(&root, release, &arguments),
     }
 }
 

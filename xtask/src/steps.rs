@@ -198,6 +198,22 @@ pub(crate) const ALL: &[Step] = &[
         run: conformance::typed_lane,
     },
     Step {
+        name: "fuzz",
+        about: "mutated inputs break no promise of the transport: 8 targets, 30 s each",
+        needs: &["build"],
+        tools: &[],
+        lane: Lane::Free,
+        run: fuzz,
+    },
+    Step {
+        name: "torture-http2",
+        about: "attacks on a server leave its other clients served",
+        needs: &["build"],
+        tools: &["sh"],
+        lane: Lane::Free,
+        run: torture_http2,
+    },
+    Step {
         name: "e2e-go",
         about: "the talk's programs and more, from Go",
         needs: &["build", "setup-go"],
@@ -299,6 +315,20 @@ fn build(shell: &Shell) -> anyhow::Result<Done> {
         "--example",
         "echo_cache",
     ]))?;
+    Ok(Done::Passed)
+}
+
+/// Two targets at a time: two minutes.
+fn fuzz(shell: &Shell) -> anyhow::Result<Done> {
+    let mut command = shell.command(built(shell, "larder-fuzz")?, ".");
+    shell.run(command.args(["--seconds", "30", "--jobs", "2"]))?;
+    Ok(Done::Passed)
+}
+
+fn torture_http2(shell: &Shell) -> anyhow::Result<Done> {
+    let mut command = shell.command(built(shell, "larder-torture")?, ".");
+    let size = ["--seconds", "0.6", "--connections", "1000"];
+    shell.run(command.arg("http2").args(size))?;
     Ok(Done::Passed)
 }
 

@@ -38,6 +38,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("larder-conformance", &["larder-transport"]),
+    ("larder-fuzz", &["larder-transport"]),
+    ("larder-torture", &["larder-transport"]),
     ("xtask", &[]),
 ];
 
