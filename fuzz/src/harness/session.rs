@@ -10,6 +10,7 @@ use larder_transport::connection::{Connection, Failure};
 use larder_transport::frame::{FrameHead, MAX_WINDOW_BYTES};
 use larder_transport::limits::Limits;
 use larder_transport::rpc::Rpc;
+use larder_transport::shared::Shared;
 
 use super::peer::Peer;
 use super::service::{Gate, Methods, Mirror};
@@ -24,6 +25,9 @@ const ONE_ANSWER_BYTES: usize = 40 * 1024;
 /// What the answers to calls whose time is over may take, bytes: each is a frame of
 /// headers.
 const LATE_ANSWERS_BYTES: usize = 128 * 1024;
+
+/// The budget of a server; one connection stays far below it.
+const MAX_BUFFERED_BYTES: usize = 1 << 30;
 
 /// Limits that small inputs can reach.
 #[must_use]
@@ -89,8 +93,9 @@ impl Session {
         let methods = Methods { gate: gate.clone() };
         let rpc = Rpc::new(methods, Mirror { gate: gate.clone() });
         let woken = Arc::new(Flag(AtomicBool::new(false)));
+        let shared = Arc::new(Shared::new(MAX_BUFFERED_BYTES));
         Self {
-            connection: Connection::new(rpc, Arc::new(limits.clone()), start(), 100),
+            connection: Connection::new(rpc, Arc::new(limits.clone()), shared, start(), 100),
             limits,
             now: start(),
             wire: Vec::new(),

@@ -446,6 +446,10 @@ impl Client<'_> {
         if got.reset == Some(ErrorCode::REFUSED_STREAM) && !got.ended {
             return;
         }
+        // It kept its window shut for too long.
+        if got.reset == Some(ErrorCode::ENHANCE_YOUR_CALM) && !self.patient {
+            return;
+        }
         if call.lane == Lane::General {
             let failed = matches!(call.method, "Panic" | "Refuse");
             assert_eq!(got.ended, !failed, "{}: {got:?}", call.method);

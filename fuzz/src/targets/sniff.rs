@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use larder_transport::frame::PREFACE;
-use larder_transport::serve::{Protocol, sniff};
+use larder_transport::serve::{Protocol, REQUEST_LINE_BYTES, sniff};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::features::note;
@@ -57,7 +57,11 @@ fn speaks(data: &[u8], most: usize) -> Result<Protocol, io::ErrorKind> {
         unreachable!("nothing here waits")
     };
     let (protocol, read) = sniffed.map_err(|error| error.kind())?;
-    assert!(read.len() <= PREFACE.len());
+    let most = match protocol {
+        Protocol::Http2 => PREFACE.len(),
+        Protocol::Http1 => REQUEST_LINE_BYTES,
+    };
+    assert!(read.len() <= most);
     assert_eq!([&read, io.rest].concat(), data, "bytes were lost");
     Ok(protocol)
 }

@@ -103,7 +103,9 @@ impl<A: Application> Connection<A> {
                 self.core.close(key, Ending::ClientReset);
                 self.app.gone(&mut self.core, key);
             }
-            None => self.core.streams.reset_by_client(id),
+            None => {
+                self.core.streams.reset_after(id, Ending::ClientReset);
+            }
         }
         Ok(())
     }

@@ -34,7 +34,9 @@ impl<A: Application> Connection<A> {
             }
             None => {
                 write_reset(&mut self.core.out, id, code);
-                self.core.streams.remember(id, Ending::ServerReset);
+                if !self.core.streams.reset_after(id, Ending::ServerReset) {
+                    self.core.streams.remember(id, Ending::ServerReset);
+                }
             }
         }
         Ok(())

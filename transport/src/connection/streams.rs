@@ -255,14 +255,12 @@ impl Streams {
         self.next_ending = (self.next_ending + 1) % REMEMBERED;
     }
 
-    /// The client reset a stream that was closed before: it sends nothing more on
-    /// it.
-    pub(super) fn reset_by_client(&mut self, id: u32) {
-        for known in &mut self.endings {
-            if known.0 == id {
-                known.1 = Ending::ClientReset;
-            }
-        }
+    /// A stream that was closed before is reset: by the client, which sends nothing
+    /// more on it, or by the server, which may meet what was on its way. False if it
+    /// is not known.
+    pub(super) fn reset_after(&mut self, id: u32, ending: Ending) -> bool {
+        let known = self.endings.iter_mut().find(|known| known.0 == id);
+        known.map(|known| known.1 = ending).is_some()
     }
 
     /// How a closed stream ended, if it is among the last few.

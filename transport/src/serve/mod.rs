@@ -31,7 +31,7 @@ use tokio::sync::watch;
 
 pub use self::driver::{Course, Driver};
 pub use self::listener::{ConnectionInfo, Listener, Peer, TlsInfo};
-pub use self::sniff::{Protocol, Rewind, sniff};
+pub use self::sniff::{Protocol, REQUEST_LINE_BYTES, Rewind, sniff};
 pub use self::socket::{Socket, TlsSocket};
 pub use self::tls::Tls;
 pub use self::unproven::Proof;

@@ -21,8 +21,8 @@ pub enum Protocol {
 const METHODS: [&[u8]; 9] = [
     b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH",
 ];
-/// How much of a request line is looked at, bytes.
-const LINE_BYTES: usize = 256;
+/// How much of a request line is looked at to know one from a wrong preface, bytes.
+pub const REQUEST_LINE_BYTES: usize = 256;
 
 /// How much of a connection looks like HTTP/1.1.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,17 +40,19 @@ fn http1(read: &[u8]) -> Http1 {
     let length = read.iter().take_while(|octet| is_token(octet)).count();
     let (method, rest) = read.split_at(length);
     match rest.first() {
-        None if length < PREFACE.len() => Http1::May,
+        // Nobody has so long a method, and it must not matter how it was cut.
+        _ if length >= PREFACE.len() => Http1::Not,
+        None => Http1::May,
         // Reserved for the preface (RFC 9113, section 11.6).
         Some(b' ') if method.is_empty() || method == b"PRI" => Http1::Not,
         Some(b' ') if METHODS.contains(&method) => Http1::Is,
         Some(b' ') => match rest.iter().position(|&octet| octet == b'\n') {
             Some(end) if is_versioned(rest[..end].trim_ascii_end()) => Http1::Is,
             Some(_) => Http1::Not,
-            None if read.len() < LINE_BYTES => Http1::May,
+            None if read.len() < REQUEST_LINE_BYTES => Http1::May,
             None => Http1::Is,
         },
-        None | Some(_) => Http1::Not,
+        Some(_) => Http1::Not,
     }
 }
 
@@ -67,14 +69,14 @@ fn is_versioned(line: &[u8]) -> bool {
 /// beginning of neither: section 3.4 has the connection closed.
 pub async fn sniff(io: &mut (impl AsyncRead + Unpin)) -> io::Result<(Protocol, Vec<u8>)> {
     let mut read = Vec::with_capacity(PREFACE.len());
-    let mut buffer = [0; LINE_BYTES];
+    let mut buffer = [0; REQUEST_LINE_BYTES];
     loop {
         let most = match PREFACE.strip_prefix(&read[..]) {
             Some([]) => return Ok((Protocol::Http2, read)),
             Some(rest) => rest.len(),
             None => match http1(&read) {
                 Http1::Is => return Ok((Protocol::Http1, read)),
-                Http1::May => LINE_BYTES - read.len(),
+                Http1::May => REQUEST_LINE_BYTES - read.len(),
                 Http1::Not => return Err(io::ErrorKind::InvalidData.into()),
             },
         };
@@ -151,8 +153,8 @@ mod tests {
         check(b"INVALID CONNECTION PREFACE\r\n\r\n", Http1::Not);
         check(b"A-METHOD-LONGER-THAN-THE-PREFACE", Http1::Not);
         check(b"PRI ", Http1::Not);
-        let long = [&b"BREW /"[..], &[b'x'; LINE_BYTES]].concat();
-        check(&long[..LINE_BYTES], Http1::Is);
+        let long = [&b"BREW /"[..], &[b'x'; REQUEST_LINE_BYTES]].concat();
+        check(&long[..REQUEST_LINE_BYTES], Http1::Is);
         check(b"", Http1::May);
         check(b"BRE", Http1::May);
         check(b" GET", Http1::Not);

@@ -106,6 +106,15 @@ fn a_malformed_head_is_answered_before_its_stream_is_reset() {
     let check = |fields: &[(&str, &str)], flags| {
         let got = answers(&[raw(Kind::HEADERS, flags, 1, &block(fields))]);
         assert_eq!(got, ["1 headers true", "1 PROTOCOL_ERROR"], "{fields:?}");
+        // What was on its way is let pass.
+        let crossing = data(1, b"abc", End::Stream);
+        let head = raw(Kind::HEADERS, 4, 1, &block(fields));
+        let got = answers(&[head, crossing, headers(99, End::Stream)]);
+        let served = ["99 headers false", "99 headers true"];
+        assert_eq!(
+            got,
+            [&["1 headers true", "1 PROTOCOL_ERROR"], &served[..]].concat()
+        );
     };
     for flags in [4, 5] {
         check(&REQUEST[1..], flags);
