@@ -125,6 +125,10 @@ struct CommonArgs {
     #[arg(long, value_name = "N")]
     log_calls_per_second: Option<u64>,
 
+    /// Tell health and metrics here, IP:PORT, in clear text and to anybody: /healthz, /readyz, /metrics
+    #[arg(long, value_name = "ADDRESS", env = "LARDER_ADMIN")]
+    admin: Option<String>,
+
     /// How long calls in flight may take to end at shutdown, seconds [default: 10]
     #[arg(long, value_name = "SECONDS")]
     drain_grace_seconds: Option<u64>,
@@ -158,6 +162,7 @@ impl CommonArgs {
             log_format: self.log_format,
             log_calls_per_second: self.log_calls_per_second,
             drain_grace_seconds: self.drain_grace_seconds,
+            admin: self.admin,
             ..Settings::default()
         };
         (self.config, settings)
@@ -244,6 +249,9 @@ async fn serve_until_told(config: Config) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     for address in running.addresses() {
         writeln!(out, "listening on {address}")?;
+    }
+    if let Some(address) = running.admin_address() {
+        writeln!(out, "admin on {address}")?;
     }
     out.flush()?;
     drop(out);

@@ -15,6 +15,7 @@ use rand::TryRngCore as _;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::Admin;
 use crate::authority::grpc::{AskerError, GrpcAsker};
 use crate::authority::remote::Remote;
 use crate::authority::{Anonymous, Authority};
@@ -24,7 +25,7 @@ use crate::core::Core;
 use crate::edge::{Protocols, decode_options};
 use crate::gauge::Gauge;
 use crate::layers::origin::OriginPolicy;
-use crate::listen::{Listening, Socket, SocketFile, start, transport_config};
+use crate::listen::{Listening, Socket, SocketFile, start};
 use crate::rate::RateLimiter;
 use crate::rpc;
 use crate::tenants::Tenants;
@@ -79,6 +80,7 @@ pub struct App {
     transport: serve::Config,
     tls: Option<Tls>,
     sockets: Vec<(Socket, String)>,
+    admin: Option<(Socket, String)>,
     health: Arc<StaticChecker>,
     admin_token: Option<AdminToken>,
     drain_grace: Duration,
@@ -118,7 +120,17 @@ impl App {
         let local = config.listen.iter().all(Listen::is_local);
         let guard_host = config.anonymous.is_some() && local;
         let seed = u64::from_le_bytes(random()?);
-        let transport = transport_config(&config, seed);
+        let transport = serve::Config {
+            seed,
+            ..config.transport.clone()
+        };
+        let admin = match config.admin {
+            Some(address) => {
+                let (socket, bound) = bind(&Listen::Tcp(address)).await?;
+                Some((socket, bound))
+            }
+            None => None,
+        };
         let store = Arc::new(engine(&config)?);
         let core = Arc::new(Core {
             tenants: Tenants::new(Arc::clone(&store)),
@@ -131,7 +143,7 @@ impl App {
                 guard_host,
             },
             limits: config.limits,
-            max_connections: config.max_connections,
+            transport: transport.clone(),
             calls: Arc::new(Semaphore::new(MAX_CALLS_IN_FLIGHT)),
             strangers: Arc::new(Semaphore::new(MAX_STRANGERS_IN_FLIGHT)),
             receiving: Gauge::new(MAX_RECEIVING_BYTES),
@@ -155,6 +167,7 @@ impl App {
             transport,
             tls,
             sockets,
+            admin,
             health,
             admin_token,
             drain_grace: config.drain_grace,
@@ -177,10 +190,25 @@ impl App {
         let started = start(sockets, self.tls.as_ref(), self.listening, self.transport);
         let (transport, socket_files) =
             started.map_err(|error| StartError::Threads(error.to_string()))?;
+        let admin = Admin::new(transport.shared());
+        let admin_address = match self.admin {
+            Some((Socket::Tcp(socket), address)) => {
+                let failed = |error: io::Error| StartError::Bind {
+                    address: address.clone(),
+                    reason: error.to_string(),
+                };
+                let listener = tokio::net::TcpListener::from_std(socket).map_err(failed)?;
+                tokio::spawn(Arc::clone(&admin).serve(listener));
+                Some(address)
+            }
+            _ => None,
+        };
         let drain = CancellationToken::new();
         tokio::spawn(sweep(Arc::clone(&self.core), drain.clone()));
         Ok(Running {
             addresses,
+            admin_address,
+            admin,
             transport,
             drain,
             core: self.core,
@@ -195,6 +223,8 @@ impl App {
 /// until its process ends.
 pub struct Running {
     addresses: Vec<String>,
+    admin_address: Option<String>,
+    admin: Arc<Admin>,
     transport: serve::Running,
     drain: CancellationToken,
     core: Arc<Core<Engine>>,
@@ -219,11 +249,17 @@ impl Running {
         &self.addresses
     }
 
+    /// Where health and metrics are told.
+    pub fn admin_address(&self) -> Option<&str> {
+        self.admin_address.as_deref()
+    }
+
     /// Ends the server: reports itself as not serving, takes no more
     /// connections, tells those there are to go away, lets calls in flight end
     /// within the grace, and then ends them.
     pub async fn drain(self) -> Drained {
         self.health.shutdown();
+        self.admin.drain();
         self.drain.cancel();
         self.transport.drain();
         let ended = || self.transport.ended();

@@ -8,7 +8,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use larder_model::{AccountName, Limits};
+use larder_transport::serve;
 use serde::Deserialize;
+
+mod transport;
+
+pub use transport::{AbuseSettings, BudgetSettings, TransportSettings};
 
 /// Where a server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,6 +199,10 @@ pub struct Settings {
     /// How long calls in flight may take to end at shutdown, seconds; default
     /// 10.
     pub drain_grace_seconds: Option<u64>,
+    /// Where health and metrics are told, `IP:PORT`; default nowhere.
+    pub admin: Option<String>,
+    /// Limits of the transport; in a file only.
+    pub transport: Option<TransportSettings>,
 }
 
 /// Where a file is wrong, on one line: its line, what stands there, and why.
@@ -236,7 +245,7 @@ impl Settings {
             accounts, accounts_token_file, accounts_ca, accounts_max_age_seconds, anonymous,
             shared_keyspace, cors_origin, max_connections, max_key_bytes, max_value_bytes,
             max_batch_keys, max_list_page, log_format, log_calls_per_second,
-            drain_grace_seconds,
+            drain_grace_seconds, admin, transport,
         )
     }
 }
@@ -311,6 +320,10 @@ pub struct Config {
     pub log_calls_per_second: u64,
     /// How long calls in flight may take to end at shutdown.
     pub drain_grace: Duration,
+    /// Where health and metrics are told.
+    pub admin: Option<SocketAddr>,
+    /// The transport's part.
+    pub transport: serve::Config,
 }
 
 /// Why a configuration is refused. Each message names the setting.
@@ -413,7 +426,9 @@ impl Config {
             0..=3600,
         )?;
         let connections = settings.max_connections;
-        Ok(Self {
+        let admin = settings.admin.as_deref().map(admin).transpose()?;
+        let transport = settings.transport.unwrap_or_default();
+        let config = Self {
             role,
             listen,
             max_memory_bytes: max_memory.0,
@@ -435,8 +450,21 @@ impl Config {
             drain_grace: Duration::from_secs(grace),
             cors_origins: settings.cors_origin.unwrap_or_default(),
             data_dir: settings.data_dir.unwrap_or_else(|| default_data_dir.into()),
-        })
+            admin,
+            transport: serve::Config::default(),
+        };
+        config.set_transport(&transport)
     }
+}
+
+fn admin(text: &str) -> Result<SocketAddr, ConfigError> {
+    let text = text.replacen("localhost:", "127.0.0.1:", 1);
+    text.parse().map_err(|_| {
+        bad(
+            "admin",
+            format!("`{text}` is no IP:PORT (as 127.0.0.1:5053)"),
+        )
+    })
 }
 
 fn listeners(given: Option<&[String]>, default: &str) -> Result<Vec<Listen>, ConfigError> {

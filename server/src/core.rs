@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use larder_accounts::Accounts;
 use larder_model::{Limits, Store};
+use larder_transport::serve;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +25,8 @@ pub(crate) struct Core<S: Store> {
     pub(crate) anonymous: Option<Anonymous>,
     pub(crate) origins: OriginPolicy,
     pub(crate) limits: Limits,
-    pub(crate) max_connections: usize,
+    /// How the transport serves; its limits are told to whoever asks.
+    pub(crate) transport: serve::Config,
     /// Places for calls in flight.
     pub(crate) calls: Arc<Semaphore>,
     /// Places for calls whose caller is not known, or need not be.

@@ -1,6 +1,7 @@
 //! The larder server: [`Config`] (parsed, inert) → [`App`] (built, sockets
 //! bound) → [`Running`] (a handle that can drain).
 
+mod admin;
 mod app;
 mod authority;
 mod call;
@@ -22,7 +23,8 @@ mod typed;
 
 pub use app::{App, Drained, Running, StartError};
 pub use config::{
-    ByteSize, Config, ConfigError, Listen, LogFormat, RemoteAccounts, Role, Settings, TlsFiles,
+    AbuseSettings, BudgetSettings, ByteSize, Config, ConfigError, Listen, LogFormat,
+    RemoteAccounts, Role, Settings, TlsFiles, TransportSettings,
 };
 /// What became of the administrator's token at start-up.
 pub use larder_accounts::{AdminToken, AdminTokenState};

@@ -18,18 +18,14 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use larder_api::wire::{
-    CONNECTION_WINDOW_BYTES, FIRST_REQUEST_TIMEOUT, MAX_MESSAGE_BYTES, MAX_METADATA_BYTES,
-    MAX_REPLYING_BYTES, MAX_STREAMS_PER_CONNECTION, RECEIVE_TIMEOUT, STREAM_WINDOW_BYTES,
-};
+use larder_api::wire::MAX_METADATA_BYTES;
 use larder_model::Store;
 use larder_transport::general;
-use larder_transport::limits::{Limits, Times};
 use larder_transport::rpc::Rpc;
 use larder_transport::serve::{self, ConnectionInfo, Listener, Proof, Rewind, Serve, Tls};
 use tokio::sync::watch;
 
-use crate::config::{Config, Listen, Role};
+use crate::config::{Listen, Role};
 use crate::connection::Connection;
 use crate::core::Core;
 use crate::edge::{Edge, Protocols};
@@ -38,9 +34,6 @@ use crate::typed::TypedLane;
 
 /// HTTP/1.1: longest time for a request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long calls in flight may take on a connection that is sent away because
-/// of its age. At shutdown the server's own grace ends them before.
-const CONNECTION_GRACE: Duration = Duration::from_secs(30);
 /// Not yet accepted connections.
 const BACKLOG: u32 = 1024;
 
@@ -223,29 +216,4 @@ pub(crate) fn start<S: Store>(
     }
     let running = serve::serve(listeners, &Arc::new(listening), config)?;
     Ok((running, files))
-}
-
-/// The transport's part of the configuration.
-pub(crate) fn transport_config(config: &Config, seed: u64) -> serve::Config {
-    serve::Config {
-        threads: config.threads,
-        max_connections: config.max_connections,
-        max_buffered_bytes: MAX_REPLYING_BYTES,
-        limits: Limits {
-            max_concurrent_streams: MAX_STREAMS_PER_CONNECTION,
-            stream_window_bytes: STREAM_WINDOW_BYTES,
-            connection_window_bytes: CONNECTION_WINDOW_BYTES,
-            max_header_list_bytes: MAX_METADATA_BYTES,
-            max_message_bytes: MAX_MESSAGE_BYTES,
-            times: Times {
-                first_request: FIRST_REQUEST_TIMEOUT,
-                request: RECEIVE_TIMEOUT,
-                drain_grace: CONNECTION_GRACE.max(config.drain_grace * 2),
-                ..Times::default()
-            },
-            ..Limits::default()
-        },
-        seed,
-        ..serve::Config::default()
-    }
 }

@@ -54,6 +54,21 @@ pub(crate) enum Typed {
     GetServerInfo,
 }
 
+impl Typed {
+    /// True for methods that may look at many entries.
+    pub(crate) fn is_long(self) -> bool {
+        matches!(
+            self,
+            Self::BatchGet
+                | Self::BatchSet
+                | Self::BatchDelete
+                | Self::ListKeys
+                | Self::DeletePrefix
+                | Self::GetUsage
+        )
+    }
+}
+
 /// One method.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Method {

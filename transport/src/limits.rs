@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::frame::{INITIAL_WINDOW_BYTES, MAX_WINDOW_BYTES, MIN_MAX_FRAME_BYTES};
 
 /// The limits of a connection and its calls.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// `SETTINGS_HEADER_TABLE_SIZE`, bytes. A connection holds at most twice as
     /// many for its decoder. At least 4,096, which a client may use before it
@@ -116,7 +116,7 @@ impl Budget {
 /// What a client may do although it costs the server more than the client
 /// (RFC 9113, section 10.5). Excess ends the connection with
 /// `ENHANCE_YOUR_CALM`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AbuseLimits {
     /// Calls taken back by `RST_STREAM` (CVE-2023-44487). The burst is four
     /// times as many as can be open: they may all pass their deadlines at once.
@@ -168,7 +168,7 @@ impl Default for AbuseLimits {
 }
 
 /// How long anything may take.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Times {
     /// For a TLS handshake, from the connection's beginning. Default 10 s.
     pub handshake: Duration,

@@ -134,3 +134,37 @@ fn sizes_are_read_and_shown_in_their_units() {
     assert_eq!(ByteSize(1 << 30).to_string(), "1GiB");
     assert_eq!(ByteSize(1000).to_string(), "1000B");
 }
+
+#[test]
+fn the_transport_is_told_what_the_file_says() {
+    let config = parse(
+        "[transport]\nidle_seconds = 5\n[transport.abuse]\npings = { burst = 7, per_second = 3 }",
+    )
+    .expect("a configuration");
+    assert_eq!(config.transport.limits.times.idle, Duration::from_secs(5));
+    let pings = config.transport.limits.abuse.pings;
+    assert_eq!((pings.burst, pings.per_second, pings.per_work), (7, 3, 0));
+    let check = |toml: &str, setting: &str| {
+        let error = parse(toml).expect_err(toml).to_string();
+        assert!(error.starts_with(&format!("{setting}: ")), "{error}");
+    };
+    check("[transport]\nage_seconds = 0", "transport.age_seconds");
+    check(
+        "[transport]\nstream_window_bytes = 1",
+        "transport.stream_window_bytes",
+    );
+    check(
+        "[transport.abuse]\npings = { burst = 0, per_second = 1 }",
+        "transport.abuse.pings",
+    );
+    check("admin = 'here'", "admin");
+}
+
+#[test]
+fn every_setting_of_the_transport_is_documented() {
+    let documented = include_str!("../../../docs/configuration.md");
+    let names = TransportSettings::NAMES.iter().chain(AbuseSettings::NAMES);
+    for name in names {
+        assert!(documented.contains(&format!("\n| `{name}` |")), "{name}");
+    }
+}

@@ -187,7 +187,7 @@ fn server() -> Server {
             guard_host: true,
         },
         limits: Limits::default(),
-        max_connections: 1,
+        transport: larder_transport::serve::Config::default(),
         calls: Arc::new(Semaphore::new(PLACES)),
         strangers: Arc::new(Semaphore::new(PLACES)),
         receiving: Gauge::new(1 << 20),

@@ -26,8 +26,8 @@ pub(crate) const ACCESS: &str = "access";
 /// calls that went well have theirs as far as the log's rate goes.
 pub(crate) fn finish<S: Store>(call: &Call<S>) {
     let outcome = call.outcome().unwrap_or(Outcome::OK);
-    // The time of its beginning will do, and is known.
-    let may_log = |rate: &RateLimiter| rate.take(call.started).is_ok();
+    // A call that was answered where it was read ended in the same moment.
+    let may_log = |rate: &RateLimiter| rate.take(call.now()).is_ok();
     if outcome.code == Code::Ok && !call.core().access_log.as_ref().is_some_and(may_log) {
         return;
     }

@@ -6,6 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::stream::BoxStream;
 use futures::{FutureExt, Stream};
@@ -41,6 +42,10 @@ pub(crate) async fn within<S: Store, T>(
     stop: &CancellationToken,
     work: impl Future<Output = T>,
 ) -> Result<T, Failure> {
+    // A timer rounds up to its grain.
+    if call.time_left() == Some(Duration::ZERO) {
+        return Err(call.deadline_failure());
+    }
     let work = AssertUnwindSafe(work).catch_unwind();
     let deadline = async {
         match call.deadline {

@@ -40,9 +40,26 @@ pub(crate) struct Routed {
     method: &'static Method,
     typed: Typed,
     head: CallHead,
-    /// The one `authorization`, for whoever asks whether another head leads to
-    /// the same; `None` of heads that are not compared.
-    authorization: Option<Box<[u8]>>,
+    /// For whoever asks whether another head leads to the same.
+    likeness: Likeness,
+}
+
+/// What two heads must have in common to lead to the same, beside their method.
+enum Likeness {
+    /// They are not compared.
+    None,
+    /// Nothing but one `authorization` matters, or that there is none.
+    Authorization(Option<Box<[u8]>>),
+}
+
+impl Likeness {
+    fn is_of(&self, glance: &Glance<'_>) -> bool {
+        match (self, glance.authorization) {
+            (Self::Authorization(Some(known)), Some(given)) => same_secret(known, given),
+            (Self::Authorization(None), None) => true,
+            _ => false,
+        }
+    }
 }
 
 /// What the calls of a connection need.
@@ -71,6 +88,8 @@ pub(crate) struct TypedLane<S: Store> {
     settled: Option<(Arc<Routed>, Arc<Identity<S>>)>,
     /// This turn of the connection.
     turn: Option<Moment>,
+    /// A turn in which a call may have taken long.
+    delayed: Option<Instant>,
     role: Role,
 }
 
@@ -88,6 +107,7 @@ impl<S: Store> TypedLane<S> {
             recent: None,
             settled: None,
             turn: None,
+            delayed: None,
             role,
         }
     }
@@ -103,7 +123,7 @@ impl Fields for Head {
 /// What of a head matters here, read in one pass.
 #[derive(Default)]
 struct Glance<'h> {
-    authorization: &'h [u8],
+    authorization: Option<&'h [u8]>,
     authorizations: usize,
     host: Option<&'h [u8]>,
     from_page: bool,
@@ -119,7 +139,7 @@ impl<'h> Glance<'h> {
         for (name, value) in head.metadata() {
             match name {
                 b"authorization" => {
-                    glance.authorization = value;
+                    glance.authorization = Some(value);
                     glance.authorizations += 1;
                 }
                 b"host" if glance.host.is_none() => glance.host = Some(value),
@@ -155,8 +175,7 @@ impl<S: Store> Handler for TypedLane<S> {
         if let Some(recent) = &self.recent
             && glance.is_plain()
             && std::ptr::eq(recent.method, method)
-            && let Some(known) = &recent.authorization
-            && same_secret(known, glance.authorization)
+            && recent.likeness.is_of(&glance)
         {
             return Some(Arc::clone(recent));
         }
@@ -164,7 +183,10 @@ impl<S: Store> Handler for TypedLane<S> {
             method,
             typed,
             head: CallHead::read(head),
-            authorization: glance.is_plain().then(|| glance.authorization.into()),
+            likeness: match glance.is_plain() {
+                true => Likeness::Authorization(glance.authorization.map(Into::into)),
+                false => Likeness::None,
+            },
         });
         self.recent = Some(Arc::clone(&routed));
         Some(routed)
@@ -200,8 +222,11 @@ impl<S: Store> Handler for TypedLane<S> {
         match answered {
             Some(answered) => Outcome::Done(conclude(&call, answered, reply)),
             None => {
-                // From here on it may wait.
+                // From here on it may wait, or take its time.
                 call.moment = None;
+                if routed.typed.is_long() {
+                    self.delayed = Some(request.now);
+                }
                 dispatch::begin(&self.lane, call, routed, request.message, reply)
             }
         }
@@ -340,12 +365,18 @@ impl<S: Store> TypedLane<S> {
         Some(authorized)
     }
 
-    /// The calls of one turn have the same.
-    fn moment(&mut self, instant: Instant) -> Moment {
+    /// The calls of one turn have the same, until one of them may have taken long.
+    fn moment(&mut self, turn: Instant) -> Moment {
+        if self.delayed == Some(turn) {
+            let instant = clock::instant();
+            let time = self.lane.connection.core.clock.time_of(instant);
+            return Moment { instant, time };
+        }
         match self.turn {
-            Some(moment) if moment.instant == instant => moment,
+            Some(moment) if moment.instant == turn => moment,
             _ => {
-                let time = self.lane.connection.core.clock.time_of(instant);
+                let time = self.lane.connection.core.clock.time_of(turn);
+                let instant = turn;
                 *self.turn.insert(Moment { instant, time })
             }
         }

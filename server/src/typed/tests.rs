@@ -325,7 +325,7 @@ fn server(clock: &Arc<Clock>) -> Server {
             guard_host: true,
         },
         limits: Limits::default(),
-        max_connections: 1,
+        transport: larder_transport::serve::Config::default(),
         calls: Arc::new(Semaphore::new(10)),
         strangers: Arc::new(Semaphore::new(10)),
         receiving: Gauge::new(1 << 20),
@@ -507,6 +507,18 @@ async fn both_lanes_say_the_same() {
         (CALLS / 10..CALLS * 9 / 10).contains(&refused),
         "{refused} of {CALLS} refused"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_authorization_is_not_none() {
+    let server = server(&Arc::new(Clock::start()));
+    let (client, _course) = connect(&server).await;
+    let body = [0, 0, 0, 0, 3, 10, 1, b'k'];
+    let empty = [("authorization", String::new())];
+    for (metadata, status) in [(&[][..], "5"), (&empty[..], "3"), (&[], "5"), (&empty, "3")] {
+        let seen = ask(&client, "/rpc.Cache/Get", metadata, &body).await;
+        assert_eq!(seen.status.as_deref(), Some(status), "{metadata:?}");
+    }
 }
 
 #[test]

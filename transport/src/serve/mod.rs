@@ -67,7 +67,7 @@ pub trait Serve: Send + Sync + 'static {
 }
 
 /// How to serve.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Threads, each with a runtime of its own. Default: one for each core.
     pub threads: usize,

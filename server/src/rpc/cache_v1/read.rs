@@ -202,6 +202,7 @@ impl<S: Store> CacheV1<S> {
         _: &wire::GetServerInfoRequestView<'_>,
     ) -> Result<wire::GetServerInfoResponse, Failure> {
         let model = self.limits();
+        let transport = &self.core.transport;
         let sizes = [
             ("max_key_bytes", model.max_key_bytes),
             ("max_value_bytes", model.max_value_bytes),
@@ -210,7 +211,12 @@ impl<S: Store> CacheV1<S> {
             ("max_list_page", model.max_list_page),
             ("dump_message_bytes", model.dump_message_bytes),
             ("max_namespace_bytes", larder_model::MAX_NAME_BYTES),
-            ("max_connections", self.core.max_connections),
+            ("max_connections", transport.max_connections),
+            (
+                "max_unproven_connections",
+                transport.max_unproven_connections,
+            ),
+            ("max_buffered_bytes", transport.max_buffered_bytes),
             ("max_message_bytes", limits::MAX_MESSAGE_BYTES),
             ("max_calls_in_flight", limits::MAX_CALLS_IN_FLIGHT),
             ("max_receiving_bytes", limits::MAX_RECEIVING_BYTES),
@@ -220,10 +226,13 @@ impl<S: Store> CacheV1<S> {
         let numbers = [
             ("min_ttl_ms", larder_model::Ttl::MIN.as_millis()),
             ("max_ttl_ms", larder_model::Ttl::MAX.as_millis()),
-            ("max_metadata_bytes", u64::from(limits::MAX_METADATA_BYTES)),
+            (
+                "max_metadata_bytes",
+                u64::from(transport.limits.max_header_list_bytes),
+            ),
             (
                 "max_streams_per_connection",
-                u64::from(limits::MAX_STREAMS_PER_CONNECTION),
+                u64::from(transport.limits.max_concurrent_streams),
             ),
         ];
         let sizes = sizes.map(|(name, size)| (name, size as u64));

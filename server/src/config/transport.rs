@@ -1,0 +1,190 @@
+//! The transport's limits, as a configuration file may set them: the table
+//! `[transport]`.
+
+use std::time::Duration;
+
+use larder_api::wire;
+use larder_transport::limits::{AbuseLimits, Budget, Limits, Times};
+use larder_transport::serve;
+use serde::Deserialize;
+
+use super::{Config, ConfigError, within};
+
+/// How long calls in flight may take on a connection that is sent away because
+/// of its age. At shutdown the server's own grace ends them before.
+const CONNECTION_GRACE_SECONDS: u64 = 30;
+
+/// Defines the settings, each with its type, range, and place.
+macro_rules! settings {
+    ($($name:ident: $kind:ty, $range:expr, |$config:ident, $value:ident| $set:expr;)+) => {
+        /// Limits of connections and of what is on them. Each is named as in the
+        /// transport; its default stands in `docs/configuration.md`.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct TransportSettings {
+            $(
+                #[doc = concat!("See `", stringify!($name), "` in `docs/configuration.md`.")]
+                pub $name: Option<$kind>,
+            )+
+            /// What a client may do for nothing.
+            #[serde(default)]
+            pub abuse: AbuseSettings,
+        }
+
+        impl TransportSettings {
+            /// The names, for the test of the documentation.
+            #[cfg(test)]
+            pub(super) const NAMES: &'static [&'static str] = &[$(stringify!($name)),+];
+
+            fn set(&self, config: &mut serve::Config) -> Result<(), ConfigError> {
+                $(
+                    if self.$name.is_some() {
+                        let name = concat!("transport.", stringify!($name));
+                        let range = $range;
+                        let $value = within(name, self.$name, *range.start(), range)?;
+                        let $config = &mut *config;
+                        $set;
+                    }
+                )+
+                self.abuse.set(&mut config.limits.abuse)
+            }
+        }
+    };
+}
+
+/// More than anybody waits.
+const DAY: u64 = 24 * 3600;
+const GIB: usize = 1 << 30;
+
+settings! {
+    max_unproven_connections: usize, 1..=1_000_000, |c, n| c.max_unproven_connections = n;
+    max_handshakes: usize, 1..=100_000, |c, n| c.max_handshakes = n;
+    max_buffered_bytes: usize, 1 << 20..=1 << 40, |c, n| c.max_buffered_bytes = n;
+    header_table_bytes: u32, 4096..=1 << 20, |c, n| c.limits.header_table_bytes = n;
+    max_concurrent_streams: u32, 1..=1_000_000, |c, n| c.limits.max_concurrent_streams = n;
+    stream_window_bytes: u32, 65_535..=1 << 30, |c, n| c.limits.stream_window_bytes = n;
+    connection_window_bytes: u32, 65_535..=1 << 30, |c, n| c.limits.connection_window_bytes = n;
+    max_header_list_bytes: u32, 1024..=1 << 20, |c, n| c.limits.max_header_list_bytes = n;
+    max_header_block_bytes: usize, 1024..=1 << 24, |c, n| c.limits.max_header_block_bytes = n;
+    max_continuations: u32, 0..=10_000, |c, n| c.limits.max_continuations = n;
+    max_frames_per_turn: u32, 1..=100_000, |c, n| c.limits.max_frames_per_turn = n;
+    max_output_bytes: usize, 16 << 10..=GIB, |c, n| c.limits.max_output_bytes = n;
+    max_unsent_bytes: usize, 64 << 10..=GIB, |c, n| c.limits.max_unsent_bytes = n;
+    max_assembly_bytes: usize, 64 << 10..=GIB, |c, n| c.limits.max_assembly_bytes = n;
+    handshake_seconds: u64, 1..=DAY, |c, n| c.limits.times.handshake = seconds(n);
+    first_request_seconds: u64, 1..=DAY, |c, n| c.limits.times.first_request = seconds(n);
+    preface_seconds: u64, 1..=DAY, |c, n| c.limits.times.preface = seconds(n);
+    header_block_seconds: u64, 1..=DAY, |c, n| c.limits.times.header_block = seconds(n);
+    settings_ack_seconds: u64, 1..=DAY, |c, n| c.limits.times.settings_ack = seconds(n);
+    stall_seconds: u64, 1..=DAY, |c, n| c.limits.times.stall = seconds(n);
+    keepalive_seconds: u64, 1..=DAY, |c, n| c.limits.times.keepalive = seconds(n);
+    keepalive_ack_seconds: u64, 1..=DAY, |c, n| c.limits.times.keepalive_ack = seconds(n);
+    idle_seconds: u64, 1..=365 * DAY, |c, n| c.limits.times.idle = seconds(n);
+    age_seconds: u64, 1..=365 * DAY, |c, n| c.limits.times.age = seconds(n);
+    age_grace_seconds: u64, 1..=DAY, |c, n| c.limits.times.drain_grace = seconds(n);
+}
+
+const fn seconds(number: u64) -> Duration {
+    Duration::from_secs(number)
+}
+
+/// A token bucket: so many at once, so many more a second, and so many more for
+/// each call answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BudgetSettings {
+    /// At once.
+    pub burst: u32,
+    /// A second.
+    pub per_second: u32,
+    /// For each call answered.
+    #[serde(default)]
+    pub per_work: u32,
+}
+
+macro_rules! budgets {
+    ($($name:ident,)+) => {
+        /// What a client may do although it costs the server more than the client;
+        /// excess ends its connection.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct AbuseSettings {
+            $(
+                #[doc = concat!("See `", stringify!($name), "` in `docs/configuration.md`.")]
+                pub $name: Option<BudgetSettings>,
+            )+
+        }
+
+        impl AbuseSettings {
+            /// The names, for the test of the documentation.
+            #[cfg(test)]
+            pub(super) const NAMES: &'static [&'static str] = &[$(stringify!($name)),+];
+
+            fn set(&self, limits: &mut AbuseLimits) -> Result<(), ConfigError> {
+                $(
+                    if let Some(BudgetSettings { burst, per_second, per_work }) = self.$name {
+                        let name = concat!("transport.abuse.", stringify!($name));
+                        let burst = within(name, Some(burst), 1, 1..=u32::MAX)?;
+                        limits.$name = Budget { burst, per_second, per_work };
+                    }
+                )+
+                Ok(())
+            }
+        }
+    };
+}
+
+budgets! {
+    client_resets,
+    server_resets,
+    refused_streams,
+    pings,
+    settings,
+    window_updates,
+    priorities,
+    empty_data,
+    empty_headers,
+    stray_frames,
+    unknown_frames,
+}
+
+/// What the server asks of its transport, where nothing else is set.
+fn defaults(config: &Config) -> serve::Config {
+    let age_grace = CONNECTION_GRACE_SECONDS.max(config.drain_grace.as_secs() * 2);
+    serve::Config {
+        threads: config.threads,
+        max_connections: config.max_connections,
+        max_buffered_bytes: wire::MAX_REPLYING_BYTES,
+        limits: Limits {
+            max_concurrent_streams: wire::MAX_STREAMS_PER_CONNECTION,
+            stream_window_bytes: wire::STREAM_WINDOW_BYTES,
+            connection_window_bytes: wire::CONNECTION_WINDOW_BYTES,
+            max_header_list_bytes: wire::MAX_METADATA_BYTES,
+            max_message_bytes: wire::MAX_MESSAGE_BYTES,
+            times: Times {
+                first_request: wire::FIRST_REQUEST_TIMEOUT,
+                request: wire::RECEIVE_TIMEOUT,
+                drain_grace: seconds(age_grace),
+                ..Times::default()
+            },
+            ..Limits::default()
+        },
+        ..serve::Config::default()
+    }
+}
+
+impl Config {
+    /// The transport's part.
+    ///
+    /// # Errors
+    /// The first setting that is out of its range.
+    pub(super) fn set_transport(
+        mut self,
+        settings: &TransportSettings,
+    ) -> Result<Self, ConfigError> {
+        let mut transport = defaults(&self);
+        settings.set(&mut transport)?;
+        self.transport = transport;
+        Ok(self)
+    }
+}
