@@ -82,6 +82,21 @@ impl Store for Engine {
         .await
     }
 
+    /// One attempt: it makes room in the shard of the key alone.
+    fn set_now(
+        &self,
+        account: &Account,
+        call: Call,
+        set: Set<'_>,
+    ) -> Option<Result<Written, StoreError>> {
+        let large = (set.value.len() > LARGE_VALUE_BYTES).then(|| Arc::from(set.value));
+        match account.0.set(call, &set, large.as_ref()) {
+            Ok(written) => Some(Ok(written)),
+            Err(Refused::Never(error)) => Some(Err(error)),
+            Err(Refused::Short(_)) => None,
+        }
+    }
+
     /// One lock.
     async fn delete(
         &self,

@@ -59,6 +59,7 @@ impl Tenant {
             core.drain(call.now, LAZY_STEPS, trash, &mut 0);
             let slot = self.live(core, call, set.at, hash, trash);
             let before = slot.map(|slot| core.look(slot).meta);
+            let live = slot.zip(before.map(|meta| meta.size_bytes));
             if !holds(set.condition, before) {
                 return Ok(Written::NotApplied(before));
             }
@@ -71,7 +72,7 @@ impl Tenant {
                 },
                 large,
             };
-            let written = self.put(core, trash, call, slot, plan)?;
+            let written = self.put(core, trash, call, live, plan)?;
             Ok(Written::Applied(written))
         })
     }
@@ -86,7 +87,9 @@ impl Tenant {
         self.partition.shard(hash).with(|core, trash| {
             core.drain(call.now, LAZY_STEPS, trash, &mut 0);
             let slot = self.live(core, call, increment.at, hash, trash);
-            let (before, flags, expiry) = match slot.map(|slot| core.look(slot)) {
+            let entry = slot.map(|slot| core.look(slot));
+            let live = slot.zip(entry.map(|it| it.meta.size_bytes));
+            let (before, flags, expiry) = match entry {
                 None => (Ok(increment.initial), 0, increment.initial_expiry),
                 Some(it) => (number::parse(it.value()), it.meta.flags, it.meta.expiry),
             };
@@ -99,7 +102,7 @@ impl Tenant {
                 expiry,
                 large: None,
             };
-            self.put(core, trash, call, slot, plan)?;
+            self.put(core, trash, call, live, plan)?;
             Ok(sum)
         })
     }
@@ -132,18 +135,21 @@ impl Tenant {
         }
     }
 
-    /// Writes under a key whose live entry is in `slot`, or not at all.
+    /// Writes under a key whose live entry is in the slot `live.0`, with a size of
+    /// `live.1` bytes for the quota; or not at all.
     fn put(
         &self,
         core: &mut Core,
         trash: &mut Trash,
         call: Call,
-        slot: Option<u32>,
+        live: Option<(u32, u64)>,
         mut plan: Plan<'_>,
     ) -> Result<EntryMeta, Refused> {
-        // The entry stays on the account that created it.
-        let owner = slot.map_or(&self.ledger, |slot| core.owner(slot));
-        let owner = Arc::clone(owner);
+        let slot = live.map(|(slot, _)| slot);
+        // The entry stays on the account that created it: nearly always this one.
+        let other = slot.filter(|&slot| core.owner_number(slot) != self.ledger.number);
+        let other = other.map(|slot| Arc::clone(core.owner(slot)));
+        let owner = other.as_ref().unwrap_or(&self.ledger);
         plan.draft.owner = owner.number;
         let mut meta = EntryMeta {
             version: Version::new(0),
@@ -156,7 +162,7 @@ impl Tenant {
             return Err(Refused::Never(StoreError::KeyQuota { limit: 0 }));
         }
         if !goes_at_once {
-            make_fit(core, trash, call, slot, &plan, &owner)?;
+            make_fit(core, trash, call, live, &plan, owner)?;
         }
         if call.mode == Mode::DryRun {
             return Ok(meta);
@@ -196,11 +202,12 @@ fn make_fit(
     core: &mut Core,
     trash: &mut Trash,
     call: Call,
-    slot: Option<u32>,
+    live: Option<(u32, u64)>,
     plan: &Plan<'_>,
     ledger: &Ledger,
 ) -> Result<(), Refused> {
-    let before = slot.map_or(0, |slot| core.look(slot).meta.size_bytes);
+    let slot = live.map(|(slot, _)| slot);
+    let before = live.map_or(0, |(_, size_bytes)| size_bytes);
     let growth = Amount {
         keys: u64::from(slot.is_none()),
         bytes: plan.draft.size_bytes().saturating_sub(before),
@@ -211,9 +218,8 @@ fn make_fit(
     }
     let charged = slot.map_or(0, |slot| core.charge_of(slot));
     let charge = plan.charge();
-    let memory = Arc::clone(core.memory());
-    if charge > charged && charge > memory.limit() {
-        let limit = memory.limit();
+    let limit = core.memory().limit();
+    if charge > charged && charge > limit {
         return Err(Refused::Never(StoreError::MemoryFull { limit }));
     }
     if call.mode == Mode::DryRun {
@@ -224,11 +230,10 @@ fn make_fit(
     }
     reserve(core, trash, call, slot, ledger, growth)?;
     let wanted = charge.saturating_sub(charged);
-    if memory.reserve(wanted) {
+    if core.memory().reserve(wanted) {
         return Ok(());
     }
     ledger.release(growth);
-    let limit = memory.limit();
     Err(Shortage::Memory { limit, wanted }.into())
 }
 

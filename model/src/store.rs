@@ -279,6 +279,18 @@ pub trait Store: Send + Sync + 'static {
         set: Set<'_>,
     ) -> impl Future<Output = Result<Written, StoreError>> + Send;
 
+    /// As [`set`](Self::set), if that need not wait. `None`: nothing was written, nor
+    /// will be, and `set` has to; room may have been made for it.
+    fn set_now(
+        &self,
+        account: &Self::Account,
+        call: Call,
+        set: Set<'_>,
+    ) -> Option<Result<Written, StoreError>> {
+        let _ = (account, call, set);
+        None
+    }
+
     /// Deletes an entry.
     fn delete(
         &self,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use larder_accounts::Action;
 use larder_api::errors::{Code, Reason};
 use larder_api::wire::SMALL_REPLY_BYTES;
-use larder_model::{EntryKey, Mode, Namespace, Store, Time};
+use larder_model::{EntryKey, Mode, Namespace, Set, Store, StoreError, Time, Written};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::clock;
@@ -38,6 +38,8 @@ impl Outcome {
 pub(crate) struct Moment {
     pub(crate) instant: Instant,
     pub(crate) time: Time,
+    /// The access log takes no line of a call that went well.
+    pub(crate) log_is_full: bool,
 }
 
 /// One call.
@@ -55,7 +57,10 @@ pub(crate) struct Call<S: Store> {
     pub(crate) moment: Option<Moment>,
     /// Metadata `dry-run`; may only switch it on.
     pub(crate) dry_run: Mode,
-    identity: OnceLock<Arc<Identity<S>>>,
+    /// The caller, if it was known from the beginning.
+    known_caller: Option<Arc<Identity<S>>>,
+    /// The caller, once it was found out.
+    found_caller: OnceLock<Arc<Identity<S>>>,
     outcome: OnceLock<Outcome>,
     /// A handler took the call over: errors before that are the protocol
     /// layer's.
@@ -64,14 +69,20 @@ pub(crate) struct Call<S: Store> {
     mutating: AtomicBool,
     accounts_wait_us: AtomicU64,
     skipped: AtomicU64,
+    rare: OnceLock<Box<Rare>>,
+    /// The call's place among those in flight; given back when it is dropped.
+    place: OnceLock<OwnedSemaphorePermit>,
+}
+
+/// What few calls have.
+#[derive(Default)]
+struct Rare {
     /// The credential of a stream, which is asked about again while it lasts.
     secret: OnceLock<Box<str>>,
     /// Why its body was refused while it was read.
     refused: OnceLock<Failure>,
     /// What its reply holds.
     reply: OnceLock<Held>,
-    /// The call's place among those in flight; given back when it is dropped.
-    place: OnceLock<OwnedSemaphorePermit>,
 }
 
 impl<S: Store> Call<S> {
@@ -89,17 +100,29 @@ impl<S: Store> Call<S> {
             deadline: None,
             moment: None,
             dry_run: Mode::Apply,
-            identity: identity.map_or_else(OnceLock::new, OnceLock::from),
+            known_caller: identity,
+            found_caller: OnceLock::new(),
             outcome: OnceLock::new(),
             handled: AtomicBool::new(false),
             mutating: AtomicBool::new(false),
             accounts_wait_us: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
-            secret: OnceLock::new(),
-            refused: OnceLock::new(),
-            reply: OnceLock::new(),
+            rare: OnceLock::new(),
             place: OnceLock::new(),
         }
+    }
+
+    fn rare(&self) -> &Rare {
+        self.rare.get_or_init(Box::default)
+    }
+
+    /// What outlives it, for the next call.
+    pub(crate) fn into_parts(self) -> (Arc<Connection<S>>, Option<Arc<Identity<S>>>) {
+        let caller = match self.known_caller {
+            None => self.found_caller.into_inner(),
+            known => known,
+        };
+        (self.connection, caller)
     }
 
     /// Now.
@@ -123,12 +146,33 @@ impl<S: Store> Call<S> {
     /// field, where it has one.
     pub(crate) fn store_call(&self, validate_only: bool) -> larder_model::Call {
         let clock = &self.core().clock;
+        let (now, deadline) = match self.moment {
+            // It does not wait, so there is nothing to give up.
+            Some(moment) => (moment.time, None),
+            None => (clock.now(), self.deadline.map(|at| clock.time_of(at))),
+        };
         larder_model::Call {
-            now: self
-                .moment
-                .map_or_else(|| clock.now(), |moment| moment.time),
-            deadline: self.deadline.map(|at| clock.time_of(at)),
+            now,
+            deadline,
             mode: self.mode(validate_only),
+        }
+    }
+
+    /// Writes an entry. A call that is answered where it was read is given up where
+    /// it would have to wait: there, nothing may have been begun.
+    pub(crate) async fn set(
+        &self,
+        account: &S::Account,
+        store_call: larder_model::Call,
+        set: Set<'_>,
+    ) -> Result<Written, StoreError> {
+        let store = &self.core().store;
+        if self.moment.is_none() {
+            return store.set(account, store_call, set).await;
+        }
+        match store.set_now(account, store_call, set) {
+            Some(written) => written,
+            None => std::future::pending().await,
         }
     }
 
@@ -149,12 +193,20 @@ impl<S: Store> Call<S> {
 
     /// The caller, once known.
     pub(crate) fn identity(&self) -> Option<&Identity<S>> {
-        self.identity.get().map(|identity| &**identity)
+        self.caller().map(|identity| &**identity)
     }
 
     /// The same, to be kept.
     pub(crate) fn shared_identity(&self) -> Option<Arc<Identity<S>>> {
-        self.identity.get().cloned()
+        self.caller().cloned()
+    }
+
+    #[inline]
+    fn caller(&self) -> Option<&Arc<Identity<S>>> {
+        match &self.known_caller {
+            None => self.found_caller.get(),
+            known => known.as_ref(),
+        }
     }
 
     /// The caller, for handlers of methods that need one.
@@ -165,7 +217,7 @@ impl<S: Store> Call<S> {
 
     pub(crate) fn set_identity(&self, identity: Arc<Identity<S>>) {
         // Set once: by `admit`, or by the talk's handlers, never by both.
-        let _ = self.identity.set(identity);
+        let _ = self.found_caller.set(identity);
     }
 
     /// Marks that the handler took over.
@@ -179,7 +231,7 @@ impl<S: Store> Call<S> {
 
     /// Refuses a mutation whose caller has given up, and marks that one begins.
     pub(crate) fn begin_mutation(&self) -> Result<(), Failure> {
-        if self.time_left() == Some(Duration::ZERO) {
+        if self.deadline.is_some_and(|at| at <= self.now()) {
             return Err(self.deadline_failure());
         }
         self.mutating.store(true, Ordering::Relaxed);
@@ -204,12 +256,12 @@ impl<S: Store> Call<S> {
     /// Keeps the credential of a stream; a unary call needs it once.
     pub(crate) fn keep_secret(&self, secret: &str) {
         if self.method.is_stream() {
-            let _ = self.secret.set(secret.into());
+            let _ = self.rare().secret.set(secret.into());
         }
     }
 
     pub(crate) fn secret(&self) -> Option<&str> {
-        self.secret.get().map(|secret| &**secret)
+        self.rare.get()?.secret.get().map(|secret| &**secret)
     }
 
     /// Checks that the caller may do `action` to one entry.
@@ -238,7 +290,7 @@ impl<S: Store> Call<S> {
     }
 
     /// A store's refusal in the words of this call's contract.
-    pub(crate) fn store_failure(&self, error: &larder_model::StoreError) -> Failure {
+    pub(crate) fn store_failure(&self, error: &StoreError) -> Failure {
         let contract = if self.method.is_talk() {
             Contract::Talk
         } else {
@@ -259,17 +311,17 @@ impl<S: Store> Call<S> {
         let full = |_| overloaded("as many bytes of replies wait to be read as the server holds");
         held.add(bytes).map_err(full)?;
         // A call has one reply.
-        let _ = self.reply.set(held);
+        let _ = self.rare().reply.set(held);
         Ok(())
     }
 
     /// Notes why the body is refused; the protocol layer only learns that it is.
     pub(crate) fn refuse(&self, failure: Failure) {
-        let _ = self.refused.set(failure);
+        let _ = self.rare().refused.set(failure);
     }
 
     pub(crate) fn refusal(&self) -> Option<&Failure> {
-        self.refused.get()
+        self.rare.get()?.refused.get()
     }
 
     /// Notes how the call ended; the first note counts.

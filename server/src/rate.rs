@@ -48,6 +48,7 @@ impl RateLimiter {
     ///
     /// # Errors
     /// How long to wait before the next try.
+    #[inline]
     pub(crate) fn take(&self, now: Instant) -> Result<(), Duration> {
         let interval_ns = self.interval_ns.load(Ordering::Relaxed);
         if interval_ns == 0 {
@@ -55,6 +56,16 @@ impl RateLimiter {
         }
         let now_ns = nanos(now.saturating_duration_since(self.origin));
         self.take_at(now_ns, interval_ns)
+    }
+
+    /// True if none can be taken at `now`, nor earlier: what was taken is never
+    /// given back.
+    pub(crate) fn is_spent(&self, now: Instant) -> bool {
+        let interval_ns = self.interval_ns.load(Ordering::Relaxed);
+        let now_ns = nanos(now.saturating_duration_since(self.origin));
+        let burst_ns = nanos(BURST).saturating_sub(interval_ns);
+        let next_ns = self.next_ns.load(Ordering::Relaxed);
+        interval_ns > 0 && next_ns.saturating_sub(now_ns) > burst_ns
     }
 
     fn take_at(&self, now_ns: u64, interval_ns: u64) -> Result<(), Duration> {
@@ -83,7 +94,9 @@ mod tests {
         let limiter = RateLimiter::default();
         limiter.set_rate(Some(per_second));
         for (at_ms, expected) in takes {
-            let got = limiter.take(limiter.origin + Duration::from_millis(*at_ms));
+            let at = limiter.origin + Duration::from_millis(*at_ms);
+            assert_eq!(limiter.is_spent(at), expected.is_err());
+            let got = limiter.take(at);
             let got = got.map_err(|wait| u64::try_from(wait.as_millis()).expect("short"));
             assert_eq!(got, *expected, "{per_second} a second, at {at_ms} ms");
         }

@@ -30,6 +30,12 @@ pub(crate) enum Gone {
 #[derive(Debug, Default)]
 pub(crate) struct Trash {
     record: Option<Box<[u8]>>,
+    /// Empty, and looked at as one, after nearly every call.
+    more: Option<Box<More>>,
+}
+
+#[derive(Debug, Default)]
+struct More {
     records: Vec<Box<[u8]>>,
     large: Vec<Arc<[u8]>>,
 }
@@ -37,7 +43,13 @@ pub(crate) struct Trash {
 impl Trash {
     fn throw(&mut self, record: Box<[u8]>) {
         if let Some(another) = self.record.replace(record) {
-            self.records.push(another);
+            self.more.get_or_insert_default().records.push(another);
+        }
+    }
+
+    fn throw_large(&mut self, value: Option<Arc<[u8]>>) {
+        if let Some(value) = value {
+            self.more.get_or_insert_default().large.push(value);
         }
     }
 }
@@ -184,6 +196,7 @@ impl Core {
         self.present(slot, &self.slab[slot])
     }
 
+    #[inline]
     pub(super) fn present<'a>(&'a self, at: u32, slot: &'a Slot) -> Present<'a> {
         let record = Record::read(slot.parts, &slot.record);
         let large = if slot.parts.is_large() {
@@ -205,10 +218,15 @@ impl Core {
 
     /// The ledger that the entry in a slot counts on.
     pub(crate) fn owner(&self, slot: u32) -> &Arc<Ledger> {
-        let slot = &self.slab[slot];
-        let number = Record::read(slot.parts, &slot.record).owner;
+        let number = self.owner_number(slot);
         let owner = self.owners.get(number as usize).and_then(Option::as_ref);
         owner.expect("an owner stays for as long as it has entries")
+    }
+
+    /// The number of that ledger.
+    pub(crate) fn owner_number(&self, slot: u32) -> u32 {
+        let slot = &self.slab[slot];
+        record::owner(slot.parts, &slot.record)
     }
 
     /// Memory that the entry in a slot is charged with.
@@ -264,7 +282,7 @@ impl Core {
         let before = Record::read(slot.parts, &slot.record).size_bytes();
         let (weight, charged) = (slot.weight(), charge_of(slot));
         if slot.parts.is_large() {
-            trash.large.extend(self.large.remove(&at));
+            trash.throw_large(self.large.remove(&at));
         }
         let slot = &mut self.slab[at];
         slot.version = U48::saturating(stamp.version);
@@ -334,7 +352,7 @@ impl Core {
         self.charged -= charged;
         self.memory.release(charged);
         if slot.parts.is_large() {
-            trash.large.extend(self.large.remove(&at));
+            trash.throw_large(self.large.remove(&at));
         }
         trash.throw(slot.record);
     }

@@ -127,8 +127,19 @@ pub(crate) struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
+    #[inline]
     pub(crate) fn read(parts: Parts, bytes: &'a [u8]) -> Self {
         let (space, key, rest) = split_key(parts, bytes);
+        if parts == Parts::default() {
+            return Self {
+                space,
+                key,
+                flags: 0,
+                owner: 0,
+                tail: rest,
+                parts,
+            };
+        }
         let (flags, rest) = split_u32(parts.has(Parts::FLAGS), rest);
         let (owner, tail) = split_u32(parts.has(Parts::OWNER), rest);
         Self {
@@ -176,6 +187,7 @@ impl<'a> Record<'a> {
 }
 
 /// True when the record is that of `at`.
+#[inline]
 pub(crate) fn is_at(parts: Parts, bytes: &[u8], at: EntryKey<'_>) -> bool {
     let (space, key, _) = split_key(parts, bytes);
     key == at.key.as_bytes() && space == space_bytes(at.namespace)
@@ -185,6 +197,15 @@ pub(crate) fn is_at(parts: Parts, bytes: &[u8], at: EntryKey<'_>) -> bool {
 pub(crate) fn place(parts: Parts, bytes: &[u8]) -> (&[u8], &[u8]) {
     let (space, key, _) = split_key(parts, bytes);
     (space, key)
+}
+
+/// Number of the account that a record counts on.
+pub(crate) fn owner(parts: Parts, bytes: &[u8]) -> u32 {
+    if parts.has(Parts::OWNER) {
+        Record::read(parts, bytes).owner
+    } else {
+        0
+    }
 }
 
 /// A namespace as records and hashes hold it: the default one is empty, and so
@@ -220,6 +241,7 @@ pub(crate) fn large_len(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(*tail)
 }
 
+#[inline]
 fn split_key(parts: Parts, bytes: &[u8]) -> (&[u8], &[u8], &[u8]) {
     let (key_len, rest) = split_varint(bytes);
     let (space, rest) = if parts.has(Parts::SPACE) {
@@ -255,7 +277,15 @@ fn push_varint(bytes: &mut Vec<u8>, mut n: usize) {
     bytes.push(n.to_le_bytes()[0]);
 }
 
+#[inline]
 fn split_varint(bytes: &[u8]) -> (usize, &[u8]) {
+    match bytes {
+        [byte @ ..0x80, rest @ ..] => (usize::from(*byte), rest),
+        _ => split_long_varint(bytes),
+    }
+}
+
+fn split_long_varint(bytes: &[u8]) -> (usize, &[u8]) {
     let (mut n, mut taken) = (0, 0);
     loop {
         let byte = bytes[taken];

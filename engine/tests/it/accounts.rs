@@ -1,10 +1,12 @@
 //! Accounts come and go; time passes.
 
 use larder_engine::Keyspace;
-use larder_model::suite::account;
-use larder_model::{AtLimit, Quota, Store, StoreError, Time};
+use larder_model::suite::{account, entry_key};
+use larder_model::{
+    AtLimit, Condition, Expiry, ExpiryChange, Quota, Set, Store, StoreError, Time, Written,
+};
 
-use crate::{MEMORY, Tenant, engine, quota};
+use crate::{MEMORY, Tenant, at, engine, quota};
 
 #[test]
 fn another_uid_is_another_account() {
@@ -40,6 +42,26 @@ fn a_quota_holds_from_now_on() {
     tenant.set(0, b"new", b"v", None).expect("it evicts down");
     assert_eq!(tenant.usage(0).keys, 10);
     assert_eq!(tenant.get(0, b"new"), Some(b"v".to_vec()));
+    engine.validate().expect("all in agreement");
+}
+
+#[test]
+fn a_write_at_once_makes_room_in_one_shard_or_leaves_it_to_one_that_may_wait() {
+    let engine = engine(MEMORY, Keyspace::PerAccount);
+    let tenant = Tenant::open(&engine, "a", quota(1, u64::MAX, AtLimit::Refuse));
+    let set = |key| Set {
+        at: entry_key("", key),
+        value: b"v",
+        flags: 0,
+        expiry: ExpiryChange::To(Expiry::Never),
+        condition: Condition::Always,
+    };
+    let set_now = |key| engine.set_now(&tenant.account, at(0), set(key));
+    assert!(matches!(set_now(b"a"), Some(Ok(Written::Applied(_)))));
+    assert!(matches!(set_now(b"a"), Some(Ok(Written::Applied(_)))));
+    assert_eq!(set_now(b"b"), None);
+    assert_eq!(tenant.get(0, b"b"), None);
+    assert_eq!(tenant.usage(0).keys, 1);
     engine.validate().expect("all in agreement");
 }
 

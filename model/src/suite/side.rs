@@ -180,6 +180,15 @@ impl<'s, S: Store> Side<'s, S> {
         shown_once(block_on(get))
     }
 
+    /// Writes in one of the two ways, which do the same.
+    fn set(&self, call: Call, set: Set<'_>) -> Result<Written, StoreError> {
+        let at_once = call.now.as_millis().is_multiple_of(2);
+        at_once
+            .then(|| self.store.set_now(&self.account, call, set))
+            .flatten()
+            .unwrap_or_else(|| block_on(self.store.set(&self.account, call, set)))
+    }
+
     fn write(
         &mut self,
         call: Call,
@@ -201,7 +210,7 @@ impl<'s, S: Store> Side<'s, S> {
                     expiry: *expiry,
                     condition: *condition,
                 };
-                let store = block_on(self.store.set(&self.account, call, set));
+                let store = self.set(call, set);
                 let shown = match &store {
                     Ok(Written::Applied(meta)) => meta.version,
                     _ => Version::new(0),

@@ -50,7 +50,10 @@ impl CallHead {
     /// The first field that is not as it must be, but for the credential: not
     /// every method needs one.
     pub(crate) fn tell<S: Store>(&self, call: &mut Call<S>) -> Result<(), Failure> {
-        call.dry_run = self.dry_run.clone()?;
+        match &self.dry_run {
+            Ok(mode) => call.dry_run = *mode,
+            Err(failure) => return Err(failure.clone()),
+        }
         Ok(())
     }
 }
@@ -119,10 +122,15 @@ pub(crate) fn authorize_known<S: Store>(call: &Call<S>) -> Result<(), Failure> {
 /// Settles whose call of the talk's contract it is, once its request is read:
 /// the credential in the metadata, else the request's token, else the
 /// anonymous account. The same limits hold as in [`admit`].
+#[inline]
 pub(crate) async fn identify<S: Store>(call: &Call<S>, account_token: &str) -> Result<(), Failure> {
     if call.identity().is_some() {
         return Ok(());
     }
+    identify_by(call, account_token).await
+}
+
+async fn identify_by<S: Store>(call: &Call<S>, account_token: &str) -> Result<(), Failure> {
     let identity = if account_token.is_empty() {
         anonymous(call)?
     } else {

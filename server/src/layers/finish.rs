@@ -27,7 +27,8 @@ pub(crate) const ACCESS: &str = "access";
 pub(crate) fn finish<S: Store>(call: &Call<S>) {
     let outcome = call.outcome().unwrap_or(Outcome::OK);
     // A call that was answered where it was read ended in the same moment.
-    let may_log = |rate: &RateLimiter| rate.take(call.now()).is_ok();
+    let is_full = call.moment.is_some_and(|moment| moment.log_is_full);
+    let may_log = |rate: &RateLimiter| !is_full && rate.take(call.now()).is_ok();
     if outcome.code == Code::Ok && !call.core().access_log.as_ref().is_some_and(may_log) {
         return;
     }

@@ -48,11 +48,7 @@ impl<S: Store> TalkCache<S> {
             condition: Condition::Always,
         };
         call.begin_mutation()?;
-        let written = self
-            .core
-            .store
-            .set(account, call.store_call(false), set)
-            .await;
+        let written = call.set(account, call.store_call(false), set).await;
         written
             .map(|_| wire::StoreResp::default())
             .map_err(|error| call.store_failure(&error))

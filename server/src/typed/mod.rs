@@ -2,9 +2,10 @@
 //! them. The layers and handlers are those of the general lane (`edge.rs`): only
 //! the way in and out is another.
 //!
-//! A get whose caller is known is answered without a copy of its request, an
-//! allocation, or a place among the calls in flight. Every other call owns its
-//! request, as it may have to wait; nearly always it does not.
+//! A get or set whose caller is known is answered without a copy of its request,
+//! an allocation, or a place among the calls in flight, unless the store would have
+//! to wait. Every other call owns its request, as it may have to wait; nearly always
+//! it does not.
 
 mod dispatch;
 mod work;
@@ -12,7 +13,7 @@ mod work;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use buffa::{DecodeOptions, MessageView, ViewEncode};
+use buffa::{DecodeOptions, Message, MessageView, ViewEncode};
 use futures::FutureExt as _;
 use larder_api::errors::Reason;
 use larder_api::wire::DRY_RUN;
@@ -84,13 +85,22 @@ pub(crate) struct TypedLane<S: Store> {
     /// Where the last head led: most heads differ from the one before in nothing
     /// but their deadline.
     recent: Option<Arc<Routed>>,
-    /// Whose the last call was, and where its head led.
-    settled: Option<(Arc<Routed>, Arc<Identity<S>>)>,
+    settled: Option<Settled<S>>,
+    /// Lent to the calls that are answered at once, one after the other: so none
+    /// of them counts a reference.
+    at_hand: Option<Arc<Connection<S>>>,
     /// This turn of the connection.
     turn: Option<Moment>,
     /// A turn in which a call may have taken long.
     delayed: Option<Instant>,
     role: Role,
+}
+
+/// Whose the last call was by its head, and where that led.
+struct Settled<S: Store> {
+    routed: Arc<Routed>,
+    /// `None` while it is lent to a call.
+    identity: Option<Arc<Identity<S>>>,
 }
 
 impl<S: Store> TypedLane<S> {
@@ -106,6 +116,7 @@ impl<S: Store> TypedLane<S> {
             lane: Arc::new(lane),
             recent: None,
             settled: None,
+            at_hand: None,
             turn: None,
             delayed: None,
             role,
@@ -199,11 +210,12 @@ impl<S: Store> Handler for TypedLane<S> {
     ) -> Outcome<Work<S>> {
         let routed = request.method;
         let moment = self.moment(request.now);
+        let connection = self.at_hand.take();
         let mut call = Call::new(
             routed.method,
-            Arc::clone(&self.lane.connection),
+            connection.unwrap_or_else(|| Arc::clone(&self.lane.connection)),
             request.received,
-            self.known_caller(routed, request.now),
+            self.lend_caller(routed, request.now),
         );
         call.deadline = request.deadline;
         call.moment = Some(moment);
@@ -211,25 +223,26 @@ impl<S: Store> Handler for TypedLane<S> {
         if says_dry_run(&call) {
             reply.metadata(DRY_RUN.as_bytes(), b"1");
         }
-        if let Err(failure) = told {
-            return Outcome::Done(conclude(&call, Err(failure), reply));
-        }
-        let answered = match routed.typed {
-            Typed::Get => self.get(&call, routed, request.message, reply),
-            Typed::TalkGet => self.talk_get(&call, routed, request.message, reply),
-            _ => None,
+        let answered = match told {
+            Err(failure) => Some(Err(failure)),
+            Ok(()) => self.at_once(&call, routed, request.message, reply),
         };
-        match answered {
-            Some(answered) => Outcome::Done(conclude(&call, answered, reply)),
-            None => {
-                // From here on it may wait, or take its time.
-                call.moment = None;
-                if routed.typed.is_long() {
-                    self.delayed = Some(request.now);
-                }
-                dispatch::begin(&self.lane, call, routed, request.message, reply)
+        let Some(answered) = answered else {
+            if let Some(settled) = &mut self.settled
+                && Arc::ptr_eq(&settled.routed, routed)
+            {
+                settled.identity = call.shared_identity();
             }
-        }
+            // From here on it may wait, or take its time.
+            call.moment = None;
+            if routed.typed.is_long() {
+                self.delayed = Some(request.now);
+            }
+            return dispatch::begin(&self.lane, call, routed, request.message, reply);
+        };
+        let status = conclude(&call, answered, reply);
+        self.take_back(routed, call);
+        Outcome::Done(status)
     }
 
     fn refuse_head(&mut self, fault: HeadFault) -> Status {
@@ -292,6 +305,14 @@ fn says_dry_run<S: Store>(call: &Call<S>) -> bool {
     call.dry_run == Mode::DryRun && call.method.mutates()
 }
 
+/// Sends the message of a handler that returns it.
+fn send<M: Message>(
+    answer: Result<M, Failure>,
+    reply: &mut Reply<'_>,
+) -> Option<Result<(), Failure>> {
+    Some(answer.map(|message| reply.message(|out| message.encode(out))))
+}
+
 /// Encodes a reply straight into the output of its connection.
 struct Straight<'r, 'c>(&'r mut Reply<'c>);
 
@@ -305,49 +326,107 @@ impl<M> ReplyTo<M> for Straight<'_, '_> {
 }
 
 /// The calls that are answered at once, or not at all: `None` if the caller is
-/// not known without asking elsewhere, or the store is elsewhere. They leave
-/// nothing behind then, but what is known of the caller.
+/// not known without asking elsewhere, or the store would wait. They leave nothing
+/// behind then, but what is known of the caller.
 impl<S: Store> TypedLane<S> {
-    fn get(
+    fn at_once(
         &mut self,
         call: &Call<S>,
         routed: &Arc<Routed>,
         message: &[u8],
         reply: &mut Reply<'_>,
     ) -> Option<Result<(), Failure>> {
-        let authorized = self.authorize_now(call, routed)?;
-        let lane = &self.lane;
+        if !matches!(
+            routed.typed,
+            Typed::Get | Typed::TalkGet | Typed::Set | Typed::TalkStore
+        ) {
+            return None;
+        }
+        if let Err(failure) = self.authorize_now(call, routed)? {
+            return Some(Err(failure));
+        }
+        match routed.typed {
+            Typed::TalkGet => self.talk_get(call, message, reply),
+            Typed::TalkStore => self.talk_store(call, message, reply),
+            Typed::Get => self.get(call, message, reply),
+            _ => self.set(call, message, reply),
+        }
+    }
+
+    fn get(
+        &self,
+        call: &Call<S>,
+        message: &[u8],
+        reply: &mut Reply<'_>,
+    ) -> Option<Result<(), Failure>> {
         let answer = async {
-            authorized?;
-            let request = lane.decode::<cache_v1::GetRequestView<'_>>(message)?;
-            lane.v1.get(call, &request, Straight(reply)).await
+            let request = self.lane.decode::<cache_v1::GetRequestView<'_>>(message)?;
+            self.lane.v1.get(call, &request, Straight(reply)).await
         };
         answer.now_or_never()
     }
 
     fn talk_get(
-        &mut self,
+        &self,
         call: &Call<S>,
-        routed: &Arc<Routed>,
         message: &[u8],
         reply: &mut Reply<'_>,
     ) -> Option<Result<(), Failure>> {
-        let authorized = self.authorize_now(call, routed)?;
-        let lane = &self.lane;
         let answer = async {
-            authorized?;
-            let request = lane.decode::<talk::GetReqView<'_>>(message)?;
-            lane.talk.get(call, &request, Straight(reply)).await
+            let request = self.lane.decode::<talk::GetReqView<'_>>(message)?;
+            self.lane.talk.get(call, &request, Straight(reply)).await
         };
         answer.now_or_never()
     }
 
-    /// The caller of the last call, if this head leads to the same.
-    fn known_caller(&self, routed: &Arc<Routed>, now: Instant) -> Option<Arc<Identity<S>>> {
-        let (last, identity) = self.settled.as_ref()?;
+    fn set(
+        &self,
+        call: &Call<S>,
+        message: &[u8],
+        reply: &mut Reply<'_>,
+    ) -> Option<Result<(), Failure>> {
+        let answer = async {
+            let request = self.lane.decode::<cache_v1::SetRequestView<'_>>(message)?;
+            self.lane.v1.set(call, &request).await
+        };
+        send(answer.now_or_never()?, reply)
+    }
+
+    fn talk_store(
+        &self,
+        call: &Call<S>,
+        message: &[u8],
+        reply: &mut Reply<'_>,
+    ) -> Option<Result<(), Failure>> {
+        let answer = async {
+            let request = self.lane.decode::<talk::StoreReqView<'_>>(message)?;
+            self.lane.talk.store(call, &request).await
+        };
+        send(answer.now_or_never()?, reply)
+    }
+
+    /// The caller of the last call, if this head leads to the same. It is given
+    /// back by [`Self::take_back`].
+    fn lend_caller(&mut self, routed: &Arc<Routed>, now: Instant) -> Option<Arc<Identity<S>>> {
         let core = &self.lane.connection.core;
-        let same = Arc::ptr_eq(last, routed) && identity.is_current(core, now);
-        same.then(|| Arc::clone(identity))
+        let settled = self.settled.as_mut()?;
+        if !Arc::ptr_eq(&settled.routed, routed) {
+            return None;
+        }
+        let identity = settled.identity.take()?;
+        identity.is_current(core, now).then_some(identity)
+    }
+
+    /// Keeps what the next call can use of one that has ended.
+    fn take_back(&mut self, routed: &Arc<Routed>, call: Call<S>) {
+        let (connection, identity) = call.into_parts();
+        self.at_hand = Some(connection);
+        // Not of a caller who is known by what the request says.
+        if let Some(settled) = &mut self.settled
+            && Arc::ptr_eq(&settled.routed, routed)
+        {
+            settled.identity = identity;
+        }
     }
 
     fn authorize_now(
@@ -358,28 +437,36 @@ impl<S: Store> TypedLane<S> {
         if call.identity().is_some() {
             return Some(authorize_known(call));
         }
+        self.settled = None;
         let authorized = authorize(call, &routed.head).now_or_never()?;
-        self.settled = call
-            .shared_identity()
-            .map(|identity| (Arc::clone(routed), identity));
+        if call.identity().is_some() {
+            self.settled = Some(Settled {
+                routed: Arc::clone(routed),
+                identity: None,
+            });
+        }
         Some(authorized)
     }
 
     /// The calls of one turn have the same, until one of them may have taken long.
     fn moment(&mut self, turn: Instant) -> Moment {
-        if self.delayed == Some(turn) {
-            let instant = clock::instant();
-            let time = self.lane.connection.core.clock.time_of(instant);
-            return Moment { instant, time };
+        if let Some(moment) = self.turn
+            && moment.instant == turn
+            && self.delayed != Some(turn)
+        {
+            return moment;
         }
-        match self.turn {
-            Some(moment) if moment.instant == turn => moment,
-            _ => {
-                let time = self.lane.connection.core.clock.time_of(turn);
-                let instant = turn;
-                *self.turn.insert(Moment { instant, time })
-            }
-        }
+        let instant = match self.delayed {
+            Some(delayed) if delayed == turn => clock::instant(),
+            _ => turn,
+        };
+        let core = &self.lane.connection.core;
+        let log = core.access_log.as_ref();
+        *self.turn.insert(Moment {
+            instant,
+            time: core.clock.time_of(instant),
+            log_is_full: log.is_none_or(|rate| rate.is_spent(instant)),
+        })
     }
 }
 

@@ -225,11 +225,12 @@ impl Core {
 
     #[inline]
     pub(super) fn close(&mut self, key: StreamKey, ending: Ending) {
-        let (unsent, pending) = self.streams.close(key, ending);
-        self.unsent -= unsent;
-        self.pending -= pending;
-        if self.unsent == 0 {
-            self.shut_since = None;
+        if let Some((unsent, pending)) = self.streams.close(key, ending) {
+            self.unsent -= unsent;
+            self.pending -= pending;
+            if self.unsent == 0 {
+                self.shut_since = None;
+            }
         }
     }
 

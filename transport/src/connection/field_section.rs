@@ -114,7 +114,7 @@ impl<A: Application> Connection<A> {
             // RFC 6585, section 5.
             self.core.count(Counter::HeaderList);
             self.core.spend(Abuse::ServerResets)?;
-            let key = self.open(id, end);
+            let key = self.open(id, end, None);
             let max = self.core.limits.max_header_list_bytes;
             self.app
                 .unreadable(&mut self.core, key, HeadFault::TooLarge { max });
@@ -123,7 +123,7 @@ impl<A: Application> Connection<A> {
         if let Err(why) = fresh.check() {
             // Section 8.1.1: an answer may come before the reset. Nothing more is
             // taken from the client.
-            let key = self.open(id, End::Stream);
+            let key = self.open(id, End::Stream, None);
             self.app
                 .unreadable(&mut self.core, key, HeadFault::Malformed(why));
             return Err(Fault::Stream(id, ErrorCode::PROTOCOL_ERROR, why));
@@ -165,22 +165,20 @@ impl<A: Application> Connection<A> {
             let why = "a content-length without content";
             return Err(Fault::Stream(id, ErrorCode::PROTOCOL_ERROR, why));
         }
-        let key = self.open(id, end);
-        if let Some(stream) = self.core.streams.at(key) {
-            stream.promised = promised;
-        }
+        let key = self.open(id, end, promised);
         self.app.request(&mut self.core, key, head, route, end);
         Ok(())
     }
 
     #[inline]
-    fn open(&mut self, id: u32, end: End) -> StreamKey {
+    fn open(&mut self, id: u32, end: End, promised: Option<u64>) -> StreamKey {
         let window = self.core.limits.stream_window_bytes;
         self.core.streams.open(
             id,
             end == End::Open,
             i64::from(self.core.peer.initial_window_bytes),
             ReceiveWindow::new(window),
+            promised,
         )
     }
 
@@ -195,7 +193,7 @@ impl<A: Application> Connection<A> {
     /// Answers a request that the application does not get to see.
     fn answer_status(&mut self, id: u32, status: u16, end: End) -> Result<(), Fault> {
         self.core.spend(Abuse::ServerResets)?;
-        let key = self.open(id, end);
+        let key = self.open(id, end, None);
         self.core
             .send_headers(key, End::Stream, |block| block.status(status));
         Ok(())

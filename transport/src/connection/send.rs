@@ -9,8 +9,8 @@ use std::time::Instant;
 use super::core::Core;
 use super::streams::{Ending, Last, StreamKey};
 use crate::error_codes::ErrorCode;
-use crate::frame::{FrameHead, Kind, begin_frame, end_frame, flag, write_reset};
-use crate::hpack::{Encoder, Repeated, write_literal};
+use crate::frame::{FrameHead, Kind, begin_frame, end_frame, flag, write_reset, write_short};
+use crate::hpack::{Encoder, Repeated, STATUS_200, write_literal};
 
 /// Whether a stream ends with what is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +86,48 @@ impl Core {
         if end == End::Stream {
             self.sent_end(key);
         }
+    }
+
+    /// Sends the headers that nearly every answer of gRPC has, if the client's
+    /// table holds them: else returns false, and nothing is done.
+    #[inline]
+    #[must_use]
+    pub(crate) fn send_usual_headers(&mut self, key: StreamKey) -> bool {
+        let Some(content_type) = self.encoder.known(Repeated::ContentTypeGrpc) else {
+            return false;
+        };
+        if self.streams.at(key).is_some() {
+            self.proven = true;
+            let block = [STATUS_200, content_type];
+            write_short(
+                &mut self.out,
+                Kind::HEADERS,
+                flag::END_HEADERS,
+                key.id,
+                block,
+            );
+        }
+        true
+    }
+
+    /// As [`Self::send_usual_headers`], for the trailers of a call that went well.
+    /// They must not have to wait.
+    #[inline]
+    #[must_use]
+    pub(crate) fn send_usual_trailers(&mut self, key: StreamKey) -> bool {
+        let Some(status) = self.encoder.known(Repeated::GrpcStatusOk) else {
+            return false;
+        };
+        let Some(stream) = self.streams.at(key) else {
+            return true;
+        };
+        if stream.unsent() > 0 {
+            return false;
+        }
+        let flags = flag::END_STREAM | flag::END_HEADERS;
+        write_short(&mut self.out, Kind::HEADERS, flags, key.id, [status]);
+        self.sent_end(key);
+        true
     }
 
     /// Sections 4.3 and 6.10: a block that is longer than a frame continues.
@@ -198,11 +240,10 @@ impl Core {
     #[inline]
     fn sent_end(&mut self, key: StreamKey) {
         self.buckets.work += 1;
-        let remote_open = self
-            .streams
-            .at(key)
-            .is_some_and(|stream| stream.remote_open);
-        if remote_open {
+        let Some(stream) = self.streams.at(key) else {
+            return;
+        };
+        if stream.remote_open {
             // Section 8.1: "without an error", as the answer is complete.
             write_reset(&mut self.out, key.id, ErrorCode::NO_ERROR);
             self.close(key, Ending::ServerReset);
@@ -217,6 +258,7 @@ impl Core {
             let something = stream.unsent() > 0 || !matches!(stream.last, Last::Open);
             if something && !stream.queued {
                 stream.queued = true;
+                stream.has_waited = true;
                 self.queue.push_back(key);
             }
         }

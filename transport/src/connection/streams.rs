@@ -63,6 +63,9 @@ pub(super) struct Stream {
     pub(super) receive: ReceiveWindow,
     /// Section 8.1.1: content that content-length still promises.
     pub(super) promised: Option<u64>,
+    /// Something had to wait since the stream was opened: only then do the
+    /// fields below hold anything.
+    pub(super) has_waited: bool,
     /// Content that waits for a window, from `sent` on.
     pub(super) pending: Vec<u8>,
     pub(super) sent: usize,
@@ -78,6 +81,23 @@ impl Stream {
     pub(super) const fn unsent(&self) -> usize {
         self.pending.len() - self.sent
     }
+
+    /// Forgets what waits. Returns how many bytes of it were not sent, and how
+    /// many the buffer held.
+    #[cold]
+    fn forget_waiting(&mut self) -> (usize, usize) {
+        let kept = (self.unsent(), self.pending.len());
+        self.sent = 0;
+        self.last = Last::Open;
+        self.shut_since = None;
+        self.queued = false;
+        self.pending.clear();
+        if self.pending.capacity() > KEPT_BYTES {
+            self.pending = Vec::new();
+        }
+        self.has_waited = false;
+        kept
+    }
 }
 
 /// Streams that are closed and remembered. More are told apart from idle ones,
@@ -91,8 +111,9 @@ const GONE: u32 = u32::MAX;
 /// All streams of a connection.
 ///
 /// Identifiers only grow (section 5.1.1), so those of the live streams are kept
-/// in order: a look-up is a binary search, and the newest are tried first. A
-/// peer cannot make it slower by its choice of identifiers.
+/// in order: a look-up is a binary search, and the newest and the oldest, which
+/// nearly every frame is for, are tried first. A peer cannot make it slower by its
+/// choice of identifiers.
 pub(super) struct Streams {
     slots: Vec<Stream>,
     free: Vec<u32>,
@@ -133,48 +154,54 @@ impl Streams {
     }
 
     /// Opens a stream whose identifier is above that of every other.
+    #[inline]
     pub(super) fn open(
         &mut self,
         id: u32,
         remote_open: bool,
         send_window: i64,
         receive: ReceiveWindow,
+        promised: Option<u64>,
     ) -> StreamKey {
         let slot = match self.free.pop() {
-            Some(slot) => {
-                let stream = &mut self.slots[slot as usize];
-                stream.id = id;
-                stream.remote_open = remote_open;
-                stream.send_window = send_window;
-                stream.receive = receive;
-                slot
-            }
-            None => {
-                self.slots.push(Stream {
-                    id,
-                    remote_open,
-                    send_window,
-                    receive,
-                    promised: None,
-                    pending: Vec::new(),
-                    sent: 0,
-                    last: Last::Open,
-                    shut_since: None,
-                    queued: false,
-                });
-                u32::try_from(self.slots.len() - 1).expect("there are fewer slots than identifiers")
-            }
+            Some(slot) => slot,
+            None => self.add_slot(),
         };
+        let stream = &mut self.slots[slot as usize];
+        stream.id = id;
+        stream.remote_open = remote_open;
+        stream.send_window = send_window;
+        stream.receive = receive;
+        stream.promised = promised;
         self.order.push_back((id, slot));
         self.live += 1;
         StreamKey { slot, id }
     }
 
+    #[cold]
+    fn add_slot(&mut self) -> u32 {
+        self.slots.push(Stream {
+            id: 0,
+            remote_open: false,
+            send_window: 0,
+            receive: ReceiveWindow::new(0),
+            promised: None,
+            has_waited: false,
+            pending: Vec::new(),
+            sent: 0,
+            last: Last::Open,
+            shut_since: None,
+            queued: false,
+        });
+        u32::try_from(self.slots.len() - 1).expect("there are fewer slots than identifiers")
+    }
+
     /// The live stream with an identifier.
     #[inline]
     pub(super) fn find(&self, id: u32) -> Option<StreamKey> {
-        let slot = match self.order.back() {
-            Some(&(last, slot)) if last == id => slot,
+        let slot = match (self.order.back(), self.order.front()) {
+            (Some(&(newest, slot)), _) if newest == id => slot,
+            (_, Some(&(oldest, slot))) if oldest == id => slot,
             _ => self.order[self.place(id)?].1,
         };
         (slot != GONE).then_some(StreamKey { slot, id })
@@ -199,40 +226,35 @@ impl Streams {
     }
 
     /// Closes a stream. Returns how many bytes it had not sent, and how many its
-    /// buffer held.
-    pub(super) fn close(&mut self, key: StreamKey, ending: Ending) -> (usize, usize) {
-        let Some(stream) = self.at(key) else {
-            return (0, 0);
-        };
-        let kept = (stream.unsent(), stream.pending.len());
+    /// buffer held, if anything ever waited.
+    #[inline]
+    pub(super) fn close(&mut self, key: StreamKey, ending: Ending) -> Option<(usize, usize)> {
+        let stream = self.at(key)?;
         stream.id = 0;
-        stream.promised = None;
-        stream.sent = 0;
-        stream.last = Last::Open;
-        stream.shut_since = None;
-        stream.queued = false;
-        stream.pending.clear();
-        if stream.pending.capacity() > KEPT_BYTES {
-            stream.pending = Vec::new();
-        }
+        let kept = stream.has_waited.then(|| stream.forget_waiting());
         self.free.push(key.slot);
         self.live -= 1;
         self.remember(key.id, ending);
-        match self.order.back_mut() {
-            Some(last) if last.0 == key.id => last.1 = GONE,
-            _ => {
-                if let Some(place) = self.place(key.id) {
-                    self.order[place].1 = GONE;
-                }
-            }
-        }
-        self.compact();
+        self.leave_order(key.id);
         kept
     }
 
-    fn compact(&mut self) {
-        while self.order.back().is_some_and(|&(_, slot)| slot == GONE) {
+    /// Takes an identifier out of the order. At the ends, where nearly all
+    /// streams are when they are closed, nothing is left in its place.
+    #[inline]
+    fn leave_order(&mut self, id: u32) {
+        if self.order.back().is_some_and(|&(newest, _)| newest == id) {
             self.order.pop_back();
+            while self.order.back().is_some_and(|&(_, slot)| slot == GONE) {
+                self.order.pop_back();
+            }
+        } else if self.order.front().is_some_and(|&(oldest, _)| oldest == id) {
+            self.order.pop_front();
+            while self.order.front().is_some_and(|&(_, slot)| slot == GONE) {
+                self.order.pop_front();
+            }
+        } else if let Some(place) = self.place(id) {
+            self.order[place].1 = GONE;
         }
         if self.order.len() > 2 * self.live + 32 {
             self.order.retain(|&(_, slot)| slot != GONE);
@@ -285,7 +307,7 @@ mod tests {
         for _ in 0..20_000 {
             if live.len() < 100 && random.below(2) == 0 {
                 streams.used(next);
-                live.push(streams.open(next, true, 0, ReceiveWindow::new(0)));
+                live.push(streams.open(next, true, 0, ReceiveWindow::new(0), None));
                 next += 2 * u32::try_from(1 + random.below(3)).unwrap();
             } else if !live.is_empty() {
                 let key = live.swap_remove(random.below(live.len()));

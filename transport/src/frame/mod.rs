@@ -17,7 +17,7 @@ pub use format::{FrameHead, Kind, flag};
 pub use settings::{PeerSettings, SettingId, SettingsPayload};
 pub use write::{
     begin_frame, end_frame, write_goaway, write_ping, write_reset, write_settings,
-    write_settings_ack, write_window_update,
+    write_settings_ack, write_short, write_window_update,
 };
 
 /// Section 3.4: what a client sends first.

@@ -29,6 +29,28 @@ pub fn end_frame(out: &mut [u8], start: usize, kind: Kind, flags: u8, stream: u3
     out[start..start + FrameHead::BYTES].copy_from_slice(&head.bytes());
 }
 
+/// Writes a frame of a few bytes at once, seven at the most.
+#[inline]
+pub fn write_short<const PAYLOAD: usize>(
+    out: &mut Vec<u8>,
+    kind: Kind,
+    flags: u8,
+    stream: u32,
+    payload: [u8; PAYLOAD],
+) {
+    let head = FrameHead {
+        length: u32::try_from(PAYLOAD).unwrap_or(u32::MAX),
+        kind,
+        flags,
+        stream,
+    };
+    let mut frame = [0; 16];
+    let (before, rest) = frame.split_at_mut(FrameHead::BYTES);
+    before.copy_from_slice(&head.bytes());
+    rest[..PAYLOAD].copy_from_slice(&payload);
+    out.extend_from_slice(&frame[..FrameHead::BYTES + PAYLOAD]);
+}
+
 fn write_frame(out: &mut Vec<u8>, kind: Kind, flags: u8, stream: u32, payload: &[&[u8]]) {
     let start = begin_frame(out);
     for part in payload {

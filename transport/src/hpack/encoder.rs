@@ -51,13 +51,18 @@ const _: () = {
     assert!(bytes <= SMALLEST_TABLE_BYTES as usize);
 };
 
+/// The indexed representation (section 6.1) of the newest entry of the dynamic
+/// table.
+const FIRST_INDEX_BYTE: u8 = 0x80 | 62;
+const _: () = assert!(static_table::LENGTH == 61);
+
 /// The sending end of one direction of a connection. Blocks must be sent in the
 /// order in which they are written.
 #[derive(Debug)]
 pub struct Encoder {
     /// For each repeated field, how many were inserted up to and with it.
-    inserted_as: [Option<usize>; Repeated::COUNT],
-    insertions: usize,
+    inserted_as: [Option<u8>; Repeated::COUNT],
+    insertions: u8,
     /// Section 4.2: to be told at the next block's beginning.
     update: Option<u32>,
     /// The table's size as the client knows it.
@@ -103,13 +108,28 @@ impl Encoder {
     /// Writes a repeated field.
     #[inline]
     pub fn write_repeated(&mut self, out: &mut Vec<u8>, field: Repeated) {
-        match self.inserted_as[field as usize] {
-            Some(place) => {
-                let index = static_table::LENGTH + 1 + self.insertions - place;
-                integer::encode(out, index, 7, 0x80);
-            }
+        match self.index_byte(field) {
+            Some(byte) => out.push(byte),
             None => self.write_first(out, field),
         }
+    }
+
+    /// All of a block that holds one repeated field, if it is one byte.
+    #[inline]
+    pub fn known(&self, field: Repeated) -> Option<u8> {
+        match self.update {
+            None => self.index_byte(field),
+            Some(_) => None,
+        }
+    }
+
+    /// The indexed representation (section 6.1) of a field that was inserted.
+    #[inline]
+    fn index_byte(&self, field: Repeated) -> Option<u8> {
+        self.inserted_as[field as usize].map(|place| {
+            // So few fields are inserted that each index fits the prefix.
+            FIRST_INDEX_BYTE + (self.insertions - place)
+        })
     }
 
     fn write_first(&mut self, out: &mut Vec<u8>, field: Repeated) {
@@ -128,10 +148,13 @@ impl Encoder {
     }
 }
 
+/// `:status: 200`, indexed.
+pub(crate) const STATUS_200: u8 = 0x88;
+
 /// Writes `:status` (section 6.1 where the static table has it).
 pub(crate) fn write_status(out: &mut Vec<u8>, status: u16) {
     match status {
-        200 => out.push(0x88),
+        200 => out.push(STATUS_200),
         204 => out.push(0x89),
         206 => out.push(0x8a),
         304 => out.push(0x8b),

@@ -21,10 +21,10 @@ mod static_table;
 mod string;
 
 pub use decoder::{Decoded, Decoder};
-pub(crate) use encoder::write_status;
 pub use encoder::{
     Encoder, Repeated, write_indexed, write_inserted, write_literal, write_table_size,
 };
+pub(crate) use encoder::{STATUS_200, write_status};
 pub use fields::Fields;
 
 /// Section 4.1: what an entry costs beside its name and value, in bytes.

@@ -66,6 +66,18 @@ pub(super) struct Gathering<M> {
     content: Vec<u8>,
 }
 
+/// See [`Rpc::call_at`].
+#[inline]
+fn call_in<H: Handler, L: GeneralLane>(
+    calls: &mut [Option<Call<H, L>>],
+    key: StreamKey,
+) -> Option<&mut State<H, L>> {
+    match calls.get_mut(key.index())? {
+        Some(call) if call.id == key.id => Some(&mut call.state),
+        _ => None,
+    }
+}
+
 impl<M: Clone> Gathering<M> {
     /// How the handler says that the call ends.
     #[cold]
@@ -120,16 +132,13 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
     /// The call of a stream. An older one in the same slot is none of it.
     #[inline]
     pub(super) fn call_at(&mut self, key: StreamKey) -> Option<&mut State<H, L>> {
-        match self.calls.get_mut(key.index())? {
-            Some(call) if call.id == key.id => Some(&mut call.state),
-            _ => None,
-        }
+        call_in(&mut self.calls, key)
     }
 
     #[inline]
     pub(super) fn take(&mut self, key: StreamKey) -> Option<State<H, L>> {
-        self.call_at(key)?;
-        let call = self.calls.get_mut(key.index())?.take()?;
+        let slot = self.calls.get_mut(key.index())?;
+        let call = slot.take_if(|call| call.id == key.id)?;
         if let State::Waiting(_) | State::General(_) = call.state {
             self.waiting -= 1;
             // Of calls that were gone before they were polled.
@@ -152,39 +161,52 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
     /// Part of a request's content came for a call that gathers it.
     #[inline]
     fn gather(&mut self, core: &mut Core, key: StreamKey, data: &[u8], end: End) {
-        let max_bytes = core.limits().max_message_bytes;
+        match end {
+            End::Open => self.collect(core, key, data),
+            End::Stream => self.complete(core, key, data),
+        }
+    }
+
+    /// Keeps a part until the rest comes.
+    fn collect(&mut self, core: &mut Core, key: StreamKey, data: &[u8]) {
+        let Some(State::Gathering(call)) = call_in(&mut self.calls, key) else {
+            return;
+        };
+        if call.content.capacity() == 0 {
+            call.content = self.buffers.pop().unwrap_or_default();
+        }
+        call.content.extend_from_slice(data);
+        let refused = message::read(&call.content, core.limits().max_message_bytes).err();
+        self.assembled += data.len();
+        let why = match refused {
+            Some(why) => why,
+            None if core.is_overloaded() => Refusal::Overloaded,
+            None if self.assembled > core.limits().max_assembly_bytes => Refusal::AssemblyFull,
+            None => return,
+        };
+        self.fail(core, key, why);
+    }
+
+    /// The last part came: has the handler answer.
+    #[inline]
+    fn complete(&mut self, core: &mut Core, key: StreamKey, data: &[u8]) {
         let Some(State::Gathering(mut call)) = self.take(key) else {
             return;
         };
-        // Without the bytes that this call holds already.
-        self.assembled -= call.content.len();
-        let whole = if call.content.is_empty() && end == End::Stream {
+        let whole = if call.content.is_empty() {
             data
         } else {
-            if call.content.capacity() == 0 {
-                call.content = self.buffers.pop().unwrap_or_default();
-            }
+            self.assembled -= call.content.len();
             call.content.extend_from_slice(data);
             &call.content
         };
-        let why = match (message::read(whole, max_bytes), end) {
-            (Err(why), _) => why,
-            (Ok(Progress::Complete(message)), End::Stream) => {
+        let why = match message::read(whole, core.limits().max_message_bytes) {
+            Ok(Progress::Complete(message)) => {
                 self.dispatch(core, key, &call, message);
                 return self.forget(core, call);
             }
-            (Ok(Progress::Incomplete), End::Stream) => message::cut_short(whole),
-            (Ok(_), End::Open) => {
-                let assembled = self.assembled + call.content.len();
-                if core.is_overloaded() {
-                    Refusal::Overloaded
-                } else if assembled > core.limits().max_assembly_bytes {
-                    Refusal::AssemblyFull
-                } else {
-                    self.assembled = assembled;
-                    return self.put(key, State::Gathering(call));
-                }
-            }
+            Ok(Progress::Incomplete) => message::cut_short(whole),
+            Err(why) => why,
         };
         self.refuse(core, key, call, why);
     }
@@ -300,9 +322,12 @@ impl<H: Handler, L: GeneralLane> Application for Rpc<H, L> {
         let now = core.now();
         match route {
             Route::Typed { method, timeout } => {
+                let most = core.limits().times.request;
                 let deadline = timeout.and_then(|timeout| now.checked_add(timeout));
-                let until = now.checked_add(core.limits().times.request);
-                let until = until.into_iter().chain(deadline).min();
+                let until = match timeout {
+                    Some(timeout) if timeout <= most => deadline,
+                    _ => now.checked_add(most),
+                };
                 self.expects(until);
                 let call = Gathering {
                     head,

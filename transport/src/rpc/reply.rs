@@ -94,6 +94,9 @@ impl<'a> Reply<'a> {
         if !self.sent.headers {
             self.sent.headers = true;
             let metadata = &self.sent.metadata;
+            if metadata.is_empty() && self.core.send_usual_headers(self.key) {
+                return;
+            }
             self.core.send_headers(self.key, End::Open, |block| {
                 head(block);
                 block.literals(metadata);
@@ -114,6 +117,10 @@ impl<'a> Reply<'a> {
         let Self {
             core, key, sent, ..
         } = self;
+        let usual = sent.headers && status.is_plain_ok() && sent.trailers.is_empty();
+        if usual && core.send_usual_trailers(key) {
+            return;
+        }
         let write = |block: &mut BlockWriter<'_>| {
             status.write(block);
             block.literals(&sent.trailers);

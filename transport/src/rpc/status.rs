@@ -64,6 +64,12 @@ impl Status {
         }
     }
 
+    /// True if it is [`Self::OK`], and says no more.
+    #[inline]
+    pub(super) fn is_plain_ok(&self) -> bool {
+        self.code == Code::OK && self.message.is_empty() && self.details.is_empty()
+    }
+
     /// Writes the trailers.
     #[inline]
     pub(crate) fn write(&self, block: &mut BlockWriter<'_>) {

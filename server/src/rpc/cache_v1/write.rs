@@ -47,9 +47,7 @@ impl<S: Store> CacheV1<S> {
         };
         let account = &call.may(Action::Write, at)?.tenant.handle;
         call.begin_mutation()?;
-        let written = self
-            .core
-            .store
+        let written = call
             .set(account, store_call, set)
             .await
             .map_err(|error| call.store_failure(&error))?;
