@@ -15,6 +15,7 @@ use http_body_util::BodyExt as _;
 use larder_api::errors::Reason;
 use larder_api::wire::{DRY_RUN, MAX_MESSAGE_BYTES, RECEIVE_TIMEOUT};
 use larder_model::{Mode, Store};
+use larder_transport::general::Received;
 use tower::Service as _;
 
 use crate::call::Call;
@@ -83,7 +84,9 @@ impl<S: Store> Edge<S> {
         let origin = request.headers().get(header::ORIGIN).cloned();
         let method = Method::of(request.uri().path()).unwrap_or(&Method::UNKNOWN);
         let connection = Arc::clone(&self.connection);
-        let mut call = Call::new(method, connection, clock::instant(), None);
+        let received = request.extensions().get::<Received>();
+        let started = received.map_or_else(clock::instant, |received| received.0);
+        let mut call = Call::new(method, connection, started, None);
         let head = CallHead::read(request.headers());
         let told = timeout(request.headers()).and_then(|timeout| {
             call.deadline = timeout.and_then(|left| call.started.checked_add(left));

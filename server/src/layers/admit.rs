@@ -8,6 +8,7 @@ use larder_accounts::Action;
 use larder_api::errors::Reason;
 use larder_api::wire::DRY_RUN;
 use larder_model::{Mode, Store};
+use larder_transport::rpc::Trust;
 
 use crate::authority::{Vouched, token_invalid};
 use crate::call::Call;
@@ -108,6 +109,21 @@ pub(crate) async fn authorize<S: Store>(call: &Call<S>, head: &CallHead) -> Resu
         Ok(None) => return Err(token_missing()),
     }
     action.map_or(Ok(()), |action| check_action(call, action))
+}
+
+/// Whether a head says who calls, before its request has come; takes nothing from
+/// the account's rate.
+///
+/// # Errors
+/// The credential is bad, or there must be one and is none.
+pub(crate) async fn is_known<S: Store>(call: &Call<S>, head: &CallHead) -> Result<Trust, Failure> {
+    match &head.credential {
+        Err(failure) => Err(failure.clone()),
+        Ok(Some(token)) => ask(call, token).await.map(|_| Trust::Known),
+        // The token may stand in the request.
+        Ok(None) if matches!(call.method.access, Access::TalkAccount(_)) => Ok(Trust::Unknown),
+        Ok(None) => anonymous(call).map(|_| Trust::Unknown),
+    }
 }
 
 /// As [`authorize`], for a caller who was settled on this connection before.

@@ -20,14 +20,16 @@ use larder_api::wire::DRY_RUN;
 use larder_api::{cache_v1, talk};
 use larder_model::{Mode, Store};
 use larder_transport::message::{Head, HeadFault};
-use larder_transport::rpc::{Closing, Handler, Outcome, Refusal, Refused, Reply, Request, Status};
+use larder_transport::rpc::{
+    Closing, Handler, Outcome, Refusal, Refused, Reply, Request, Status, Trust,
+};
 
 use crate::call::{Call, Moment};
 use crate::clock;
 use crate::config::Role;
 use crate::connection::{Connection, Identity, same_secret};
 use crate::failure::Failure;
-use crate::layers::admit::{CallHead, Fields, authorize, authorize_known};
+use crate::layers::admit::{CallHead, Fields, authorize, authorize_known, is_known};
 use crate::layers::finish::finish;
 use crate::methods::{Method, Typed};
 use crate::rpc::cache_v1::CacheV1;
@@ -261,6 +263,33 @@ impl<S: Store> Handler for TypedLane<S> {
         let status = grpc_status(&call.failed(failure)).0;
         finish(&call);
         status
+    }
+
+    /// Keeps nothing for callers whose credential is bad, and gives the others the
+    /// time that a request may take, also on a connection that has made none yet.
+    fn wait_for(
+        &mut self,
+        call: &Refused<'_, Arc<Routed>>,
+        closing: &mut Closing<'_>,
+    ) -> Result<Trust, Status> {
+        let head = &call.method.head;
+        let connection = Arc::clone(&self.lane.connection);
+        let mut waiting = Call::new(call.method.method, connection, call.received, None);
+        waiting.deadline = call.deadline;
+        let told = head.tell(&mut waiting);
+        let known = told.and_then(|()| match is_known(&waiting, head).now_or_never() {
+            Some(known) => known,
+            // Accounts elsewhere have not said yet.
+            None => Ok(Trust::Unknown),
+        });
+        known.map_err(|failure| {
+            if says_dry_run(&waiting) {
+                closing.metadata(DRY_RUN.as_bytes(), b"1");
+            }
+            let status = refused(&waiting, failure, closing);
+            finish(&waiting);
+            status
+        })
     }
 
     fn refuse(

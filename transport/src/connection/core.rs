@@ -18,6 +18,8 @@ use crate::message::Head;
 use crate::shared::Shared;
 use crate::stats::Counter;
 
+/// What a connection may keep even while the server keeps more than it may, bytes.
+const FAIR_SHARE_BYTES: usize = 64 * 1024;
 /// What is produced for a client that does not take it, while all connections
 /// together keep more than they may, bytes.
 const OVERLOADED_OUTPUT_BYTES: usize = 16 * 1024;
@@ -165,12 +167,20 @@ impl Core {
         }
     }
 
-    /// True if the connections of the server keep more than they may: no call is
-    /// to begin.
+    /// True if the connections of the server keep more than they may, and this one
+    /// is not among those that keep little, with `assembled` bytes of requests: no
+    /// call is to begin. Who reads its answers is served whatever others do.
     #[inline]
     #[must_use]
-    pub const fn is_overloaded(&self) -> bool {
+    pub const fn is_overloaded(&self, assembled: usize) -> bool {
         self.overloaded
+            && self.unsent + self.pending + assembled + self.receive.unread() as usize
+                > FAIR_SHARE_BYTES
+    }
+
+    /// The connection need not hurry to make its first whole request.
+    pub(crate) const fn prove(&mut self) {
+        self.proven = true;
     }
 
     /// Bytes that it keeps, if the output is its own.

@@ -11,6 +11,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -68,6 +69,11 @@ impl<F: Future<Output = Result<T, E>>, T, E> Future for Answering<F> {
         self.0.as_mut().poll(cx).map(Result::ok)
     }
 }
+
+/// When the head of a request came: an extension of each request. It may have
+/// waited since, if its client does not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received(pub Instant);
 
 /// A general lane that takes nothing: every call is answered with status 404.
 #[derive(Debug, Clone, Copy, Default)]
@@ -137,9 +143,9 @@ pub(crate) struct GeneralCall<L: GeneralLane> {
 }
 
 impl<L: GeneralLane> GeneralCall<L> {
-    pub(crate) fn new(lane: &L, head: &Head, end: End, waker: Waker) -> Self {
+    pub(crate) fn new(lane: &L, head: &Head, end: End, waker: Waker, now: Instant) -> Self {
         let (incoming, body) = Incoming::new(end, head.content_length(), waker.clone());
-        let stage = match request::of(head, body) {
+        let stage = match request::of(head, body, Received(now)) {
             Some(request) => Stage::Asking(lane.clone(), Box::new(request)),
             None => Stage::Refused,
         };

@@ -4,13 +4,15 @@ use http::header::COOKIE;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 
+use super::Received;
 use super::body::Body;
 use crate::hpack::Fields;
 use crate::message::Head;
 
 /// The request; `None` if the types of `http` have no word for it.
-pub(super) fn of(head: &Head, body: Body) -> Option<Request<Body>> {
+pub(super) fn of(head: &Head, body: Body, received: Received) -> Option<Request<Body>> {
     let mut request = Request::new(body);
+    request.extensions_mut().insert(received);
     *request.method_mut() = Method::from_bytes(head.method()).ok()?;
     *request.uri_mut() = uri(head)?;
     *request.version_mut() = Version::HTTP_2;

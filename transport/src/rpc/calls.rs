@@ -1,5 +1,6 @@
 //! A call from its head to its handler.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,7 +11,7 @@ use super::request::{Route, of_typed_lane};
 use super::status::Status;
 use super::waiting::WaitingCall;
 use super::wakes::Wakes;
-use super::{Handler, Outcome, Refusal, Refused, Request};
+use super::{Handler, Outcome, Refusal, Refused, Request, Trust};
 use crate::connection::{Application, Core, End, StreamKey};
 use crate::error_codes::ErrorCode;
 use crate::general::{GeneralCall, GeneralLane};
@@ -36,7 +37,10 @@ pub struct Rpc<H: Handler, L: GeneralLane> {
     pub(super) waiting: usize,
     /// No call's time is over before.
     pub(super) next_deadline: Option<Instant>,
-    /// Bytes of requests that are not complete.
+    /// Calls whose requests are complete, in their order, and whose answers would
+    /// be too much for a client that has not opened its windows.
+    pub(super) held_back: VecDeque<StreamKey>,
+    /// Bytes of requests that are not complete, or held back.
     pub(super) assembled: usize,
     buffers: Vec<Vec<u8>>,
 }
@@ -104,6 +108,25 @@ impl<M: Clone> Gathering<M> {
     }
 }
 
+impl<M: Clone> Gathering<M> {
+    /// Whether the handler wants to wait for the rest.
+    fn wait_for<H: Handler<Method = M>>(
+        &self,
+        handler: &mut H,
+        sent: &mut Sent,
+    ) -> Result<Trust, Status> {
+        let call = Refused {
+            method: &self.method,
+            head: &self.head,
+            received: self.received,
+            deadline: self.deadline,
+        };
+        let mut closing = Closing(sent);
+        catch_unwind(AssertUnwindSafe(|| handler.wait_for(&call, &mut closing)))
+            .unwrap_or_else(|_| Err(Refusal::Panicked.status()))
+    }
+}
+
 impl<H: Handler, L: GeneralLane> Rpc<H, L> {
     /// The calls of a new connection.
     pub fn new(handler: H, general: L) -> Self {
@@ -115,6 +138,7 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
             ready: Vec::new(),
             waiting: 0,
             next_deadline: None,
+            held_back: VecDeque::new(),
             assembled: 0,
             buffers: Vec::new(),
         }
@@ -172,6 +196,20 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
         let Some(State::Gathering(call)) = call_in(&mut self.calls, key) else {
             return;
         };
+        if call.content.is_empty() {
+            let mut sent = Sent::default();
+            let waited = call.wait_for(&mut self.handler, &mut sent);
+            if let Err(status) = waited {
+                self.take(key);
+                return Reply::new(core, key, &mut sent).end(&status);
+            }
+            if waited == Ok(Trust::Known) {
+                core.prove();
+            }
+        }
+        let Some(State::Gathering(call)) = call_in(&mut self.calls, key) else {
+            return;
+        };
         if call.content.capacity() == 0 {
             call.content = self.buffers.pop().unwrap_or_default();
         }
@@ -180,7 +218,7 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
         self.assembled += data.len();
         let why = match refused {
             Some(why) => why,
-            None if core.is_overloaded() => Refusal::Overloaded,
+            None if core.is_overloaded(self.assembled) => Refusal::Overloaded,
             None if self.assembled > core.limits().max_assembly_bytes => Refusal::AssemblyFull,
             None => return,
         };
@@ -201,6 +239,12 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
             &call.content
         };
         let why = match message::read(whole, core.limits().max_message_bytes) {
+            Ok(Progress::Complete(_)) if core.is_clogged() => {
+                if call.content.is_empty() {
+                    call.content.extend_from_slice(data);
+                }
+                return self.hold_back(core, key, call);
+            }
             Ok(Progress::Complete(message)) => {
                 self.dispatch(core, key, &call, message);
                 return self.forget(core, call);
@@ -209,6 +253,39 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
             Err(why) => why,
         };
         self.refuse(core, key, call, why);
+    }
+
+    /// Keeps a whole request until its client has opened its windows.
+    #[cold]
+    fn hold_back(&mut self, core: &mut Core, key: StreamKey, mut call: Gathering<H::Method>) {
+        if self.assembled + call.content.len() > core.limits().max_assembly_bytes {
+            return self.refuse(core, key, call, Refusal::Clogged);
+        }
+        self.assembled += call.content.len();
+        // It has come in time.
+        call.until = call.deadline;
+        self.put(key, State::Gathering(call));
+        self.held_back.push_back(key);
+    }
+
+    /// Answers what was held back, as far as the windows are open now.
+    pub(super) fn release_held_back(&mut self, core: &mut Core) {
+        while !core.is_clogged() && core.has_room() {
+            let Some(key) = self.held_back.pop_front() else {
+                return;
+            };
+            // Its client may have gone, or its time.
+            let Some(State::Gathering(call)) = self.take(key) else {
+                continue;
+            };
+            self.assembled -= call.content.len();
+            match message::read(&call.content, core.limits().max_message_bytes) {
+                Ok(Progress::Complete(message)) => self.dispatch(core, key, &call, message),
+                // It was complete before.
+                Ok(Progress::Incomplete) | Err(_) => {}
+            }
+            self.forget(core, call);
+        }
     }
 
     /// Ends a call that was not given to the handler, in the handler's words.
@@ -249,10 +326,8 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
         message: &[u8],
     ) {
         let mut sent = Sent::default();
-        let refused = if core.is_overloaded() {
+        let refused = if core.is_overloaded(self.assembled) {
             Some(Refusal::Overloaded)
-        } else if core.is_clogged() {
-            Some(Refusal::Clogged)
         } else if call.deadline.is_some_and(|at| at <= core.now()) {
             Some(Refusal::DeadlineExceeded)
         } else {
@@ -342,7 +417,7 @@ impl<H: Handler, L: GeneralLane> Application for Rpc<H, L> {
                     self.gather(core, key, &[], end);
                 }
             }
-            Route::General if core.is_overloaded() => {
+            Route::General if core.is_overloaded(self.assembled) => {
                 core.count(Counter::StreamsOverloaded);
                 core.recycle(head);
                 // Safe to send again (RFC 9113, section 8.7).
@@ -350,7 +425,7 @@ impl<H: Handler, L: GeneralLane> Application for Rpc<H, L> {
             }
             Route::General => {
                 let waker = self.wakes.waker(key);
-                let call = GeneralCall::new(&self.general, &head, end, waker);
+                let call = GeneralCall::new(&self.general, &head, end, waker, now);
                 core.recycle(head);
                 self.waiting += 1;
                 self.put(key, State::General(Box::new(call)));

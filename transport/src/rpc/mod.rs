@@ -75,6 +75,20 @@ pub trait Handler {
         }
     }
 
+    /// Whether to wait for a request that does not come at once. It is asked before
+    /// more of it is kept, and not of requests that are there.
+    ///
+    /// # Errors
+    /// The status that ends the call.
+    fn wait_for(
+        &mut self,
+        call: &Refused<'_, Self::Method>,
+        closing: &mut Closing<'_>,
+    ) -> Result<Trust, Status> {
+        let _ = (call, closing);
+        Ok(Trust::Unknown)
+    }
+
     /// The status of a call that the transport ends: its request is wrong or too
     /// late, a limit is reached, [`Self::call`] panicked. Also told of a call
     /// whose client has gone before its request was complete, so that it may be
@@ -91,6 +105,15 @@ pub trait Handler {
         let _ = (call, closing);
         why.status()
     }
+}
+
+/// What a handler knows of who calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// Nothing: the connection has its time for a first whole request.
+    Unknown,
+    /// Enough for the connection to stay while the request comes.
+    Known,
 }
 
 /// A call, borrowed from its connection.

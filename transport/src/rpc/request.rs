@@ -19,8 +19,8 @@ pub enum Route<M> {
 }
 
 /// `grpc-timeout`, if the call is gRPC that the typed lane can take: a `POST` of
-/// `application/grpc` or `application/grpc+proto`, without compression. `None`
-/// leaves it, and whatever is wrong with it, to the general lane.
+/// `application/grpc` or `application/grpc+proto`, without compression, and no
+/// field of them twice. `None` leaves it, and whatever is wrong with it, to the general lane.
 pub(super) fn of_typed_lane(head: &Head) -> Option<Option<Duration>> {
     if head.method() != b"POST" {
         return None;
@@ -29,9 +29,14 @@ pub(super) fn of_typed_lane(head: &Head) -> Option<Option<Duration>> {
     for (name, value) in head.metadata() {
         match name {
             b"content-type" => {
-                is_grpc = matches!(value, b"application/grpc" | b"application/grpc+proto");
+                let is_kind = matches!(value, b"application/grpc" | b"application/grpc+proto");
+                if is_grpc || !is_kind {
+                    return None;
+                }
+                is_grpc = true;
             }
             b"grpc-encoding" if value != b"identity" => return None,
+            b"grpc-timeout" if timeout.is_some() => return None,
             b"grpc-timeout" => timeout = Some(grpc_timeout(value)?),
             _ => {}
         }

@@ -70,16 +70,16 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
     /// True if [`Self::poll`] has anything to look at.
     #[inline]
     #[must_use]
-    pub const fn is_waiting(&self) -> bool {
-        self.waiting > 0
+    pub fn is_waiting(&self) -> bool {
+        self.waiting > 0 || !self.held_back.is_empty()
     }
 
     /// True if a call can go on without being woken.
     #[inline]
     #[must_use]
-    pub const fn has_ready(&self) -> bool {
+    pub fn has_ready(&self) -> bool {
         // Without calls that wait, those are of calls that are gone.
-        self.waiting > 0 && !self.ready.is_empty()
+        (self.waiting > 0 && !self.ready.is_empty()) || !self.held_back.is_empty()
     }
 
     /// Polls the calls that can go on; `task` is woken with the next.
@@ -89,6 +89,7 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
     /// [`Self::has_ready`].
     pub fn poll(&mut self, core: &mut Core, task: &Waker) {
         self.wakes.register(task);
+        self.release_held_back(core);
         for _ in 0..ROUNDS {
             self.wakes.take(&mut self.ready);
             if self.ready.is_empty() {
@@ -98,11 +99,17 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
             keys.sort_unstable_by_key(|key| key.id);
             keys.dedup();
             for (done, &key) in keys.iter().enumerate() {
-                // A call that has begun keeps its answer back where a new one
-                // would be refused: else each could go beyond the limit.
-                if !core.has_room() || core.is_clogged() {
+                if !core.has_room() {
                     self.ready.extend_from_slice(&keys[done..]);
                     return;
+                }
+                // A call that has begun keeps its answer back where a new one is
+                // held back: else each could go beyond the limit. A body of the
+                // general lane comes in pieces, each when the one before has left.
+                let is_typed = matches!(self.call_at(key), Some(State::Waiting(_)));
+                if is_typed && core.is_clogged() {
+                    self.ready.push(key);
+                    continue;
                 }
                 match self.poll_call(core, key) {
                     Polled::Waits => {}

@@ -12,7 +12,7 @@ use http_body::{Body as HttpBody, Frame};
 use crate::general::{Body, BodyError};
 use crate::message::Head;
 use crate::rpc::{
-    Closing, Code, Handler, Outcome, Refusal, Refused, Reply, Request, Status, Step, Waiting,
+    Closing, Code, Handler, Outcome, Refusal, Refused, Reply, Request, Status, Step, Trust, Waiting,
 };
 
 /// Lets calls of `Later` wait until they are told to go on.
@@ -50,6 +50,7 @@ impl Handler for Methods {
         *self.routed.lock().expect("a test is sound") += 1;
         let names = [
             "Echo",
+            "NoWait",
             "Fail",
             "Later",
             "Stream",
@@ -70,7 +71,7 @@ impl Handler for Methods {
     ) -> Outcome<Self::Waiting> {
         let message = request.message.to_vec();
         match *request.method {
-            "Echo" => {
+            "Echo" | "NoWait" => {
                 if let Some(value) = request.head.value(b"x-meta") {
                     reply.metadata(b"x-meta", value);
                     reply.trailer(b"x-trailer", value);
@@ -112,6 +113,18 @@ impl Handler for Methods {
             }
             _ => panic!("on purpose"),
         }
+    }
+
+    fn wait_for(
+        &mut self,
+        call: &Refused<'_, &'static str>,
+        closing: &mut Closing<'_>,
+    ) -> Result<Trust, Status> {
+        if *call.method != "NoWait" {
+            return Ok(Trust::Unknown);
+        }
+        closing.trailer(b"x-why", b"parts");
+        Err(Status::new(Code(16), "no"))
     }
 
     fn refuse(

@@ -138,18 +138,61 @@ fn a_message_too_large_for_a_frame_or_a_window_is_cut() {
 }
 
 #[test]
-fn windows_that_stay_shut_have_calls_refused() {
+fn calls_are_held_back_while_windows_are_shut() {
     let limits = Limits {
         max_unsent_bytes: 50_000,
+        max_assembly_bytes: 500_000,
         ..Limits::default()
     };
     let mut client = Client::with_window(limits, 0);
-    let mut refused = 0;
+    let message = [1; 10_000];
+    let begin = |client: &mut Client| {
+        let stream = client.begin("Echo", &[]);
+        client.send(&frame(Kind::DATA, 1, stream, &prefixed(&message)));
+        stream
+    };
+    let streams: Vec<u32> = (0..50).map(|_| begin(&mut client)).collect();
+    // Those that were answered have told their heads, at least.
+    assert_eq!(client.answers.len(), 5 + 1);
+    // What would be too much to keep is refused.
+    let more: Vec<u32> = (0..10).map(|_| begin(&mut client)).collect();
+    let refused = |stream: &&u32| {
+        let answer = client.answers.get(stream);
+        answer.is_some_and(|answer| answer.headers.contains("grpc-status=8 "))
+    };
+    assert_eq!(more.iter().filter(refused).count(), 6);
+    // One whose client leaves is none any more.
+    client.send(&frame(Kind::RST_STREAM, 0, streams[20], &[0, 0, 0, 8]));
+    let mut opened = Vec::new();
+    write_settings(&mut opened, &[(SettingId::INITIAL_WINDOW_SIZE, 20_000)]);
+    client.send(&opened);
     for _ in 0..100 {
-        let answer = client.call("Echo", &[], &[1; 10_000]);
-        refused += usize::from(answer.headers.contains("grpc-status=8 "));
+        client.send(&frame(Kind::WINDOW_UPDATE, 0, 0, &[0, 0, 0x40, 0]));
     }
-    assert_eq!(refused, 95);
+    for &stream in &streams {
+        let expected = match stream == streams[20] {
+            true => Answer::default(),
+            false => answer(&message),
+        };
+        assert_eq!(client.answer(stream), expected, "{stream}");
+    }
+}
+
+#[test]
+fn a_request_in_parts_is_waited_for_if_the_handler_wants_to() {
+    let mut client = Client::new(Limits::default());
+    let whole = prefixed(b"abc");
+    let stream = client.begin("NoWait", &[]);
+    client.send(&frame(Kind::DATA, 0, stream, &whole[..6]));
+    assert_eq!(
+        client.answer(stream),
+        Answer {
+            reset: Some("NO_ERROR".to_owned()),
+            ..trailers_only("grpc-status=16 grpc-message=no x-why=parts")
+        }
+    );
+    // One that is there is not asked about.
+    assert_eq!(client.call("NoWait", &[], b"abc"), answer(b"abc"));
 }
 
 #[test]

@@ -44,9 +44,10 @@ async fn answers_that_are_not_taken_count_for_all_and_are_freed() {
         until(|| server.buffered_bytes() > kept * 60_000).await;
     }
     assert!(server.is_overloaded());
-    // Everybody is refused, on either lane.
-    assert_eq!(status(&other, "Echo").await.as_deref(), Some("14"));
-    assert_eq!(status(&other, "Unknown").await, None);
+    // Who keeps too much is refused, on either lane, and nobody else is.
+    assert_eq!(status(&shut, "Echo").await.as_deref(), Some("14"));
+    assert_eq!(status(&shut, "Unknown").await, None);
+    assert_eq!(status(&other, "Echo").await.as_deref(), Some("0"));
     assert_eq!(server.stats().of(Counter::CallsOverloaded), 1);
     assert_eq!(server.stats().of(Counter::StreamsOverloaded), 1);
     // One of the answers is given up.
