@@ -277,7 +277,11 @@ impl<S: Store> Handler for TypedLane<S> {
         let mut waiting = Call::new(call.method.method, connection, call.received, None);
         waiting.deadline = call.deadline;
         let told = head.tell(&mut waiting);
-        let known = told.and_then(|()| match is_known(&waiting, head).now_or_never() {
+        let in_time = told.and_then(|()| match waiting.time_left() {
+            Some(Duration::ZERO) => Err(waiting.deadline_failure()),
+            _ => Ok(()),
+        });
+        let known = in_time.and_then(|()| match is_known(&waiting, head).now_or_never() {
             Some(known) => known,
             // Accounts elsewhere have not said yet.
             None => Ok(Trust::Unknown),
