@@ -197,12 +197,14 @@ fn expected(fields: &[Field]) -> Expected {
             .filter(move |field| field.0 == name)
             .map(|field| &field.1[..])
     };
-    let kind = of(b"content-type").next_back();
-    let is_grpc = matches!(kind, Some(b"application/grpc" | b"application/grpc+proto"));
+    let kinds: Vec<&[u8]> = of(b"content-type").collect();
+    let is_grpc = matches!(kinds[..], [b"application/grpc" | b"application/grpc+proto"]);
     let plain = of(b"grpc-encoding").all(|encoding| encoding == b"identity");
     let timeouts: Option<Vec<u128>> = of(b"grpc-timeout").map(nanoseconds).collect();
     match (is_grpc && plain, timeouts) {
-        (true, Some(timeouts)) => Expected::Typed(timeouts.last().copied().unwrap_or(u128::MAX)),
+        (true, Some(timeouts)) if timeouts.len() <= 1 => {
+            Expected::Typed(timeouts.first().copied().unwrap_or(u128::MAX))
+        }
         _ => Expected::General,
     }
 }
