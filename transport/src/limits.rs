@@ -38,7 +38,8 @@ pub struct Limits {
     /// read or produced. One answer may go beyond. Default 256 KiB.
     pub max_output_bytes: usize,
     /// Bytes of answers that wait for the client to open its windows. Above it,
-    /// calls are refused until it does. One answer may go beyond. Default 4 MiB.
+    /// calls are held back until it does; those of the general lane, above twice as
+    /// many. One answer may go beyond. Default 4 MiB.
     pub max_unsent_bytes: usize,
     /// One gRPC message of the typed lane, bytes. Default 4 MiB.
     pub max_message_bytes: usize,

@@ -287,7 +287,7 @@ impl Session {
         assert!(calls.waiting <= calls.calls, "{calls:?}");
         let most = limits.max_output_bytes + ONE_ANSWER_BYTES + LATE_ANSWERS_BYTES;
         assert!(held.output_bytes <= most, "{held:?}");
-        let most = limits.max_unsent_bytes + ONE_ANSWER_BYTES;
+        let most = 2 * limits.max_unsent_bytes + ONE_ANSWER_BYTES;
         assert!(held.unsent_bytes <= most, "{held:?}");
         assert_eq!(held.unsent_bytes, held.unsent_bytes_of_streams, "{held:?}");
         assert!(calls.assembled_bytes <= limits.max_assembly_bytes);

@@ -211,6 +211,12 @@ impl Core {
         self.unsent >= self.limits.max_unsent_bytes
     }
 
+    /// True if twice as much waits.
+    #[inline]
+    pub(crate) fn is_choked(&self) -> bool {
+        self.unsent / 2 >= self.limits.max_unsent_bytes
+    }
+
     /// True if the stream has sent all that it was given, so that more may be
     /// produced.
     pub fn is_drained(&mut self, key: StreamKey) -> bool {

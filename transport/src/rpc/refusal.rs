@@ -34,8 +34,9 @@ pub enum Refusal {
         max: usize,
     },
     /// More than [`Limits::max_unsent_bytes`] wait for this client to open its
-    /// windows.
+    /// windows, and [`Limits::max_assembly_bytes`] of requests behind them.
     ///
+    /// [`Limits::max_assembly_bytes`]: crate::limits::Limits::max_assembly_bytes
     /// [`Limits::max_unsent_bytes`]: crate::limits::Limits::max_unsent_bytes
     Clogged,
     /// The connection has [`Limits::max_assembly_bytes`] of requests that are not

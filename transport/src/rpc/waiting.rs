@@ -104,10 +104,14 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
                     return;
                 }
                 // A call that has begun keeps its answer back where a new one is
-                // held back: else each could go beyond the limit. A body of the
-                // general lane comes in pieces, each when the one before has left.
-                let is_typed = matches!(self.call_at(key), Some(State::Waiting(_)));
-                if is_typed && core.is_clogged() {
+                // held back: else each could go beyond the limit. Those of the
+                // general lane are not held back when they come, and are mostly
+                // small: they may wait beside as much again.
+                let is_held = match self.call_at(key) {
+                    Some(State::Waiting(_)) => core.is_clogged(),
+                    _ => core.is_choked(),
+                };
+                if is_held {
                     self.ready.push(key);
                     continue;
                 }
