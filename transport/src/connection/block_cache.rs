@@ -14,9 +14,10 @@ use crate::message::Head;
 const BLOCKS: usize = 8;
 /// A longer block is not kept, bytes: comparing it costs what it would save.
 const MAX_BLOCK_BYTES: usize = 512;
-/// After so many blocks in a row that were not known, only one of
-/// [`SELDOM`] is kept: this client does not repeat itself.
+/// After so many blocks that were not known, less [`HIT_WORTH`] for each that was,
+/// only one of [`SELDOM`] is kept: this client does not repeat itself.
 const PATIENCE: u32 = 64;
+const HIT_WORTH: u32 = 4;
 const SELDOM: u32 = 32;
 
 /// For how long a block means what it meant.
@@ -41,6 +42,8 @@ pub(super) struct BlockCache<R> {
     last: usize,
     next: usize,
     misses: u32,
+    /// Blocks that were not known, for one of [`SELDOM`].
+    passed_over: u32,
 }
 
 impl<R: Clone> BlockCache<R> {
@@ -50,6 +53,7 @@ impl<R: Clone> BlockCache<R> {
             last: 0,
             next: 0,
             misses: 0,
+            passed_over: 0,
         }
     }
 
@@ -68,15 +72,17 @@ impl<R: Clone> BlockCache<R> {
             _ => self.known.iter().position(is)?,
         };
         self.last = index;
-        self.misses = 0;
+        // A client that seldom repeats itself does so by chance.
+        self.misses = self.misses.saturating_sub(HIT_WORTH);
         let known = &self.known[index];
         Some((Arc::clone(&known.head), known.route.clone()))
     }
 
     /// Keeps what a block means.
     pub(super) fn keep(&mut self, block: &[u8], validity: Validity, head: &Arc<Head>, route: &R) {
-        self.misses = self.misses.saturating_add(1);
-        let seldom = self.misses > PATIENCE && !self.misses.is_multiple_of(SELDOM);
+        self.misses = (self.misses + 1).min(2 * PATIENCE);
+        self.passed_over = self.passed_over.wrapping_add(1);
+        let seldom = self.misses > PATIENCE && !self.passed_over.is_multiple_of(SELDOM);
         if block.len() > MAX_BLOCK_BYTES || seldom {
             return;
         }
