@@ -83,6 +83,16 @@ fn call_in<H: Handler, L: GeneralLane>(
 }
 
 impl<M: Clone> Gathering<M> {
+    /// As far as it came.
+    const fn refused(&self) -> Refused<'_, M> {
+        Refused {
+            method: &self.method,
+            head: &self.head,
+            received: self.received,
+            deadline: self.deadline,
+        }
+    }
+
     /// How the handler says that the call ends.
     #[cold]
     fn refuse<H: Handler<Method = M>>(
@@ -93,37 +103,25 @@ impl<M: Clone> Gathering<M> {
         sent: &mut Sent,
     ) -> Status {
         core.count(why.counter());
-        let refused = Refused {
-            method: &self.method,
-            head: &self.head,
-            received: self.received,
-            deadline: self.deadline,
-        };
         let plain = why.clone();
         let mut closing = Closing(sent);
         catch_unwind(AssertUnwindSafe(|| {
-            handler.refuse(&refused, why, &mut closing)
+            handler.refuse(&self.refused(), why, &mut closing)
         }))
         .unwrap_or_else(|_| plain.status())
     }
-}
 
-impl<M: Clone> Gathering<M> {
     /// Whether the handler wants to wait for the rest.
     fn wait_for<H: Handler<Method = M>>(
         &self,
         handler: &mut H,
         sent: &mut Sent,
     ) -> Result<Trust, Status> {
-        let call = Refused {
-            method: &self.method,
-            head: &self.head,
-            received: self.received,
-            deadline: self.deadline,
-        };
         let mut closing = Closing(sent);
-        catch_unwind(AssertUnwindSafe(|| handler.wait_for(&call, &mut closing)))
-            .unwrap_or_else(|_| Err(Refusal::Panicked.status()))
+        catch_unwind(AssertUnwindSafe(|| {
+            handler.wait_for(&self.refused(), &mut closing)
+        }))
+        .unwrap_or_else(|_| Err(Refusal::Panicked.status()))
     }
 }
 
@@ -198,13 +196,16 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
         };
         if call.content.is_empty() {
             let mut sent = Sent::default();
-            let waited = call.wait_for(&mut self.handler, &mut sent);
-            if let Err(status) = waited {
-                self.take(key);
-                return Reply::new(core, key, &mut sent).end(&status);
-            }
-            if waited == Ok(Trust::Known) {
-                core.prove();
+            match call.wait_for(&mut self.handler, &mut sent) {
+                Ok(Trust::Known) => core.prove(),
+                Ok(Trust::Unknown) => {}
+                Err(status) => {
+                    Reply::new(core, key, &mut sent).end(&status);
+                    if let Some(State::Gathering(call)) = self.take(key) {
+                        self.forget(core, call);
+                    }
+                    return;
+                }
             }
         }
         let Some(State::Gathering(call)) = call_in(&mut self.calls, key) else {

@@ -37,7 +37,7 @@ pub use calls::Rpc;
 pub use inspect::Inspection;
 pub use refusal::{Refusal, Refused};
 pub use reply::{Closing, Reply};
-pub use request::Route;
+pub use request::{Route, grpc_timeout};
 pub use status::{Code, Status};
 
 use crate::message::{Head, HeadFault};

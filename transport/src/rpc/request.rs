@@ -20,7 +20,8 @@ pub enum Route<M> {
 
 /// `grpc-timeout`, if the call is gRPC that the typed lane can take: a `POST` of
 /// `application/grpc` or `application/grpc+proto`, without compression, and no
-/// field of them twice. `None` leaves it, and whatever is wrong with it, to the general lane.
+/// field of them twice. `None` leaves it, and whatever is wrong with it, to the
+/// general lane.
 pub(super) fn of_typed_lane(head: &Head) -> Option<Option<Duration>> {
     if head.method() != b"POST" {
         return None;
@@ -44,8 +45,10 @@ pub(super) fn of_typed_lane(head: &Head) -> Option<Option<Duration>> {
     is_grpc.then_some(timeout)
 }
 
-/// "Timeout": at most eight digits and a unit.
-fn grpc_timeout(value: &[u8]) -> Option<Duration> {
+/// "Timeout": one to eight digits and a unit, as `grpc-timeout` has it. `None` if it
+/// is anything else.
+#[must_use]
+pub fn grpc_timeout(value: &[u8]) -> Option<Duration> {
     let (unit, digits) = value.split_last()?;
     if digits.is_empty() || digits.len() > 8 {
         return None;
@@ -81,6 +84,7 @@ mod tests {
         check("4m", Some(Duration::from_millis(4)));
         check("5u", Some(Duration::from_micros(5)));
         check("6n", Some(Duration::from_nanos(6)));
+        check("0n", Some(Duration::ZERO));
         check("99999999H", Some(Duration::from_secs(99_999_999 * 3600)));
         for bad in [
             "",
@@ -91,8 +95,10 @@ mod tests {
             "-1S",
             "+1S",
             " 1S",
+            "1 S",
             "1.5S",
             "1SS",
+            "\u{663}S",
         ] {
             check(bad, None);
         }

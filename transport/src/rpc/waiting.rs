@@ -90,10 +90,11 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
     pub fn poll(&mut self, core: &mut Core, task: &Waker) {
         self.wakes.register(task);
         self.release_held_back(core);
+        let mut held = Vec::new();
         for _ in 0..ROUNDS {
             self.wakes.take(&mut self.ready);
             if self.ready.is_empty() {
-                return;
+                break;
             }
             let mut keys = std::mem::take(&mut self.ready);
             keys.sort_unstable_by_key(|key| key.id);
@@ -101,6 +102,7 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
             for (done, &key) in keys.iter().enumerate() {
                 if !core.has_room() {
                     self.ready.extend_from_slice(&keys[done..]);
+                    self.ready.append(&mut held);
                     return;
                 }
                 // A call that has begun keeps its answer back where a new one is
@@ -112,7 +114,7 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
                     _ => core.is_choked(),
                 };
                 if is_held {
-                    self.ready.push(key);
+                    held.push(key);
                     continue;
                 }
                 match self.poll_call(core, key) {
@@ -122,6 +124,7 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
                 }
             }
         }
+        self.ready.append(&mut held);
     }
 
     fn poll_call(&mut self, core: &mut Core, key: StreamKey) -> Polled {
