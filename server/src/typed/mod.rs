@@ -378,64 +378,38 @@ impl<S: Store> TypedLane<S> {
         if let Err(failure) = self.authorize_now(call, routed)? {
             return Some(Err(failure));
         }
+        let Lane { v1, talk, .. } = &*self.lane;
         match routed.typed {
-            Typed::TalkGet => self.talk_get(call, message, reply),
-            Typed::TalkStore => self.talk_store(call, message, reply),
-            Typed::Get => self.get(call, message, reply),
-            _ => self.set(call, message, reply),
+            Typed::TalkGet => self.now(message, async |request: talk::GetReqView<'_>| {
+                talk.get(call, &request, Straight(reply)).await
+            }),
+            Typed::TalkStore => {
+                let stored = self.now(message, async |request: talk::StoreReqView<'_>| {
+                    talk.store(call, &request).await
+                });
+                send(stored?, reply)
+            }
+            Typed::Get => self.now(message, async |request: cache_v1::GetRequestView<'_>| {
+                v1.get(call, &request, Straight(reply)).await
+            }),
+            _ => {
+                let set = self.now(message, async |request: cache_v1::SetRequestView<'_>| {
+                    v1.set(call, &request).await
+                });
+                send(set?, reply)
+            }
         }
     }
 
-    fn get(
+    /// What a handler answers if it need not wait.
+    #[inline]
+    fn now<'m, V: MessageView<'m>, T>(
         &self,
-        call: &Call<S>,
-        message: &[u8],
-        reply: &mut Reply<'_>,
-    ) -> Option<Result<(), Failure>> {
-        let answer = async {
-            let request = self.lane.decode::<cache_v1::GetRequestView<'_>>(message)?;
-            self.lane.v1.get(call, &request, Straight(reply)).await
-        };
+        message: &'m [u8],
+        handler: impl AsyncFnOnce(V) -> Result<T, Failure>,
+    ) -> Option<Result<T, Failure>> {
+        let answer = async { handler(self.lane.decode(message)?).await };
         answer.now_or_never()
-    }
-
-    fn talk_get(
-        &self,
-        call: &Call<S>,
-        message: &[u8],
-        reply: &mut Reply<'_>,
-    ) -> Option<Result<(), Failure>> {
-        let answer = async {
-            let request = self.lane.decode::<talk::GetReqView<'_>>(message)?;
-            self.lane.talk.get(call, &request, Straight(reply)).await
-        };
-        answer.now_or_never()
-    }
-
-    fn set(
-        &self,
-        call: &Call<S>,
-        message: &[u8],
-        reply: &mut Reply<'_>,
-    ) -> Option<Result<(), Failure>> {
-        let answer = async {
-            let request = self.lane.decode::<cache_v1::SetRequestView<'_>>(message)?;
-            self.lane.v1.set(call, &request).await
-        };
-        send(answer.now_or_never()?, reply)
-    }
-
-    fn talk_store(
-        &self,
-        call: &Call<S>,
-        message: &[u8],
-        reply: &mut Reply<'_>,
-    ) -> Option<Result<(), Failure>> {
-        let answer = async {
-            let request = self.lane.decode::<talk::StoreReqView<'_>>(message)?;
-            self.lane.talk.store(call, &request).await
-        };
-        send(answer.now_or_never()?, reply)
     }
 
     /// The caller of the last call, if this head leads to the same. It is given
