@@ -1,6 +1,10 @@
 //! RFC 9113, section 8: what a field section may hold, and the head of a request.
 
-use crate::hpack::Fields;
+use crate::hpack::{Changes, Fields};
+
+/// Fields whose values differ from call to call of one client: what a head leads
+/// to must not depend on them, but for `grpc-timeout`.
+pub const VARYING_FIELDS: [&str; 3] = ["grpc-timeout", "traceparent", "tracestate"];
 
 /// Why a head is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +111,23 @@ impl Head {
     fn pseudo(&self, which: Pseudo) -> Option<&[u8]> {
         let index = self.pseudo[which as usize]?;
         self.fields.at(usize::from(index)).map(|(_, value)| value)
+    }
+
+    /// Checks fields that are those of `known`, which was checked, but for some
+    /// values of [`VARYING_FIELDS`].
+    ///
+    /// # Errors
+    /// The request is malformed (section 8.1.1).
+    #[inline]
+    pub(crate) fn check_like(
+        &mut self,
+        known: &Self,
+        changes: &Changes,
+    ) -> Result<(), &'static str> {
+        self.pseudo = known.pseudo;
+        self.pseudo_count = known.pseudo_count;
+        self.content_length = known.content_length;
+        changes.iter().try_for_each(|(_, value)| check_value(value))
     }
 
     /// Checks the decoded fields as a request's.

@@ -4,10 +4,12 @@
 //! byte for byte; one that indexes its fields does so from its second call on. A
 //! block that changed nothing in the dynamic table means the same for as long as
 //! the table stays as it was, and for ever if it does not refer to it; it is
-//! recognised by its bytes, and its parsed form used again.
+//! recognised by its bytes, and its parsed form used again. One that differs in a
+//! deadline or a trace has the [`Pattern`] of one before, and is read by it.
 
 use std::sync::Arc;
 
+use crate::hpack::{Changes, Decoder, Pattern};
 use crate::message::Head;
 
 /// Blocks kept.
@@ -27,13 +29,38 @@ pub(super) enum Validity {
     Always,
     /// While the table is of this generation.
     Generation(u64),
+    /// It changed the table: its bytes mean something else the next time.
+    Never,
 }
 
-struct Known<R> {
-    block: Vec<u8>,
-    validity: Validity,
-    head: Arc<Head>,
-    route: R,
+/// A block, and what it means.
+pub(super) struct Known<R> {
+    pub(super) block: Vec<u8>,
+    pub(super) validity: Validity,
+    pub(super) pattern: Option<Pattern>,
+    pub(super) head: Arc<Head>,
+    pub(super) route: R,
+}
+
+impl<R> Known<R> {
+    #[inline]
+    fn is(&self, block: &[u8], generation: u64) -> bool {
+        self.block == block
+            && match self.validity {
+                Validity::Always => true,
+                Validity::Generation(then) => then == generation,
+                Validity::Never => false,
+            }
+    }
+}
+
+/// How a block is known.
+pub(super) enum Found<'a, R> {
+    /// It means the same as one before.
+    Same(Arc<Head>, R),
+    /// It differs in values: its fields were read into a head, which is to be
+    /// checked by that of the one before.
+    Like(&'a Known<R>, &'a Changes),
 }
 
 /// The last few blocks of a connection, with what they mean.
@@ -44,72 +71,96 @@ pub(super) struct BlockCache<R> {
     misses: u32,
     /// Blocks that were not known, for one of [`SELDOM`].
     passed_over: u32,
+    changes: Changes,
 }
 
 impl<R: Clone> BlockCache<R> {
-    pub(super) const fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             known: Vec::new(),
             last: 0,
             next: 0,
             misses: 0,
             passed_over: 0,
+            changes: Changes::default(),
         }
     }
 
-    /// What a block means in a given generation of the dynamic table.
+    /// What a block means that is the same as the last.
     #[inline]
-    pub(super) fn find(&mut self, block: &[u8], generation: u64) -> Option<(Arc<Head>, R)> {
-        let is = |known: &Known<R>| {
-            known.block == block
-                && match known.validity {
-                    Validity::Always => true,
-                    Validity::Generation(then) => then == generation,
-                }
-        };
-        let index = match self.known.get(self.last) {
-            Some(known) if is(known) => self.last,
-            _ => self.known.iter().position(is)?,
-        };
-        self.last = index;
-        // A client that seldom repeats itself does so by chance.
+    pub(super) fn same(&mut self, block: &[u8], generation: u64) -> Option<(Arc<Head>, R)> {
+        let known = self.known.get(self.last)?;
+        if !known.is(block, generation) {
+            return None;
+        }
         self.misses = self.misses.saturating_sub(HIT_WORTH);
-        let known = &self.known[index];
         Some((Arc::clone(&known.head), known.route.clone()))
     }
 
-    /// Keeps what a block means.
-    pub(super) fn keep(&mut self, block: &[u8], validity: Validity, head: &Arc<Head>, route: &R) {
+    /// What a block means. If it is like one before, it is decoded into `head`;
+    /// else the decoder's table is as it was.
+    #[inline]
+    pub(super) fn find(
+        &mut self,
+        block: &[u8],
+        decoder: &mut Decoder,
+        head: &mut Head,
+        max_list_bytes: usize,
+    ) -> Option<Found<'_, R>> {
+        if block.len() > 2 * MAX_BLOCK_BYTES {
+            return None;
+        }
+        let generation = decoder.generation();
+        let changes = &mut self.changes;
+        let mut read = |known: &Known<R>| {
+            if known.is(block, generation) {
+                return Some(false);
+            }
+            let like = (known.pattern.as_ref()?, &known.head.fields);
+            let decoded =
+                decoder.decode_like(block, like, changes, &mut head.fields, max_list_bytes);
+            decoded.map(|()| true)
+        };
+        let mut found = self.known.get(self.last).and_then(&mut read);
+        if found.is_none() {
+            let last = self.last;
+            let others = self.known.iter().enumerate();
+            let mut others = others.filter(|&(index, _)| index != last);
+            (self.last, found) =
+                others.find_map(|(index, known)| Some((index, Some(read(known)?))))?;
+        }
+        // A client that seldom repeats itself does so by chance.
+        self.misses = self.misses.saturating_sub(HIT_WORTH);
+        let known = &self.known[self.last];
+        match found? {
+            true => Some(Found::Like(known, &self.changes)),
+            false => Some(Found::Same(Arc::clone(&known.head), known.route.clone())),
+        }
+    }
+
+    /// Whether a block that was not known is worth being kept.
+    pub(super) fn wants(&mut self, block: &[u8]) -> bool {
         self.misses = (self.misses + 1).min(2 * PATIENCE);
         self.passed_over = self.passed_over.wrapping_add(1);
         let seldom = self.misses > PATIENCE && !self.passed_over.is_multiple_of(SELDOM);
-        if block.len() > MAX_BLOCK_BYTES || seldom {
-            return;
-        }
-        let head = Arc::clone(head);
-        let route = route.clone();
+        block.len() <= MAX_BLOCK_BYTES && !seldom
+    }
+
+    /// Keeps what a block means.
+    pub(super) fn keep(&mut self, new: Known<R>) {
         if self.known.len() < BLOCKS {
-            let block = block.to_vec();
-            self.known.push(Known {
-                block,
-                validity,
-                head,
-                route,
-            });
+            self.last = self.known.len();
+            self.known.push(new);
             return;
         }
         // A block of a table that is no more makes way first.
-        let stale = |known: &Known<R>| match (known.validity, validity) {
+        let stale = |known: &Known<R>| match (known.validity, new.validity) {
             (Validity::Generation(then), Validity::Generation(now)) => then != now,
             _ => false,
         };
         let place = self.known.iter().position(stale).unwrap_or(self.next);
-        let known = &mut self.known[place];
-        known.block.clear();
-        known.block.extend_from_slice(block);
-        known.validity = validity;
-        known.head = head;
-        known.route = route;
+        self.known[place] = new;
+        self.last = place;
         if place == self.next {
             self.next = (self.next + 1) % BLOCKS;
         }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::block_cache::Validity;
+use super::block_cache::{Found, Known, Validity};
 use super::flow_control::ReceiveWindow;
 use super::send::End;
 use super::streams::{Ending, StreamKey};
@@ -11,8 +11,8 @@ use super::{Application, Connection};
 use crate::abuse::Abuse;
 use crate::error_codes::{ErrorCode, Fault};
 use crate::frame::write_reset;
-use crate::hpack::HpackError;
-use crate::message::{Head, HeadFault, check_trailers};
+use crate::hpack::{Decoded, HpackError};
+use crate::message::{Head, HeadFault, VARYING_FIELDS, check_trailers};
 use crate::stats::Counter;
 
 /// A header block whose last frame has not come.
@@ -87,8 +87,7 @@ impl<A: Application> Connection<A> {
             return self.on_trailers(id, block, end);
         }
         self.core.streams.used(id);
-        let generation = self.decoder.generation();
-        if let Some((head, route)) = self.cache.find(block, generation) {
+        if let Some((head, route)) = self.cache.same(block, self.decoder.generation()) {
             return self.on_request(id, head, route, end);
         }
         let mut head = self.core.take_head();
@@ -100,6 +99,22 @@ impl<A: Application> Connection<A> {
             ));
         };
         let most = self.core.limits.max_header_list_bytes as usize;
+        match self.cache.find(block, &mut self.decoder, fresh, most) {
+            Some(Found::Same(known, route)) => {
+                self.core.recycle(head);
+                return self.on_request(id, known, route, end);
+            }
+            Some(Found::Like(known, changes)) => {
+                let checked = fresh.check_like(&known.head, changes);
+                let route = self.app.reroute(&known.route, fresh, changes);
+                return match checked {
+                    Ok(()) => self.on_request(id, head, route, end),
+                    Err(why) => self.malformed(id, why),
+                };
+            }
+            None => {}
+        }
+        let generation = self.decoder.generation();
         let decoded = self
             .decoder
             .decode(block, &mut fresh.fields, most)
@@ -121,25 +136,46 @@ impl<A: Application> Connection<A> {
             return Ok(());
         }
         if let Err(why) = fresh.check() {
-            // Section 8.1.1: an answer may come before the reset. Nothing more is
-            // taken from the client.
-            let key = self.open(id, End::Stream, None);
-            self.app
-                .unreadable(&mut self.core, key, HeadFault::Malformed(why));
-            return Err(Fault::Stream(id, ErrorCode::PROTOCOL_ERROR, why));
+            return self.malformed(id, why);
         }
         if fresh.method() == b"CONNECT" {
             return self.answer_status(id, 405, end);
         }
         let route = self.app.route(&head);
-        if decoded.repeatable {
-            let validity = match decoded.dynamic {
-                true => Validity::Generation(generation),
-                false => Validity::Always,
+        if self.cache.wants(block) {
+            let validity = match decoded {
+                Decoded {
+                    repeatable: false, ..
+                } => Validity::Never,
+                Decoded { dynamic: true, .. } => Validity::Generation(generation),
+                _ => Validity::Always,
             };
-            self.cache.keep(block, validity, &head, &route);
+            let varies = |name: &[u8]| VARYING_FIELDS.iter().any(|it| it.as_bytes() == name);
+            let pattern = self.decoder.pattern(block, &head.fields, decoded, varies);
+            if validity != Validity::Never || pattern.is_some() {
+                self.cache.keep(Known {
+                    block: block.to_vec(),
+                    validity,
+                    pattern,
+                    head: Arc::clone(&head),
+                    route: route.clone(),
+                });
+            }
         }
         self.on_request(id, head, route, end)
+    }
+
+    /// Section 8.1.1: an answer may come before the reset. Nothing more is taken from
+    /// the client.
+    #[cold]
+    fn malformed(&mut self, id: u32, why: &'static str) -> Result<(), Fault> {
+        if !self.phase.accepts(id) {
+            return self.refuse(id, Abuse::StrayFrames);
+        }
+        let key = self.open(id, End::Stream, None);
+        self.app
+            .unreadable(&mut self.core, key, HeadFault::Malformed(why));
+        Err(Fault::Stream(id, ErrorCode::PROTOCOL_ERROR, why))
     }
 
     #[inline]

@@ -42,7 +42,7 @@ pub use self::streams::StreamKey;
 use self::times::Moments;
 use crate::error_codes::{ErrorCode, Fault};
 use crate::frame::{Frame, FrameHead, Kind, PREFACE};
-use crate::hpack::{Decoder, Fields};
+use crate::hpack::{Changes, Decoder, Fields};
 use crate::limits::Limits;
 use crate::message::{Head, HeadFault};
 use crate::shared::Shared;
@@ -58,6 +58,14 @@ pub trait Application {
 
     /// Reads a head.
     fn route(&mut self, head: &Head) -> Self::Route;
+
+    /// Reads a head that differs from a known one in values of
+    /// [`VARYING_FIELDS`](crate::message::VARYING_FIELDS) alone.
+    #[inline]
+    fn reroute(&mut self, known: &Self::Route, head: &Head, changes: &Changes) -> Self::Route {
+        let _ = (known, changes);
+        self.route(head)
+    }
 
     /// Answers a request whose head is none: it is reset after that, if it is
     /// malformed, and ended.

@@ -2,6 +2,7 @@ mod abuse;
 mod blocks;
 mod conversation;
 mod flow;
+mod patterns;
 mod protocol;
 mod random;
 
@@ -26,6 +27,10 @@ struct Echo {
     silent: bool,
     /// Heads that were looked at.
     routed: usize,
+    /// Heads that were like one before.
+    rerouted: usize,
+    /// The fields of the last head.
+    fields: Fields,
 }
 
 impl Echo {
@@ -54,6 +59,14 @@ impl Application for Echo {
         head.path().to_vec()
     }
 
+    fn reroute(&mut self, known: &Vec<u8>, head: &Head, changes: &Changes) -> Vec<u8> {
+        self.rerouted += 1;
+        for (field, value) in changes.iter() {
+            assert_eq!(head.fields.at(field).unwrap().1, value);
+        }
+        known.clone()
+    }
+
     fn request(
         &mut self,
         core: &mut Core,
@@ -63,6 +76,7 @@ impl Application for Echo {
         end: End,
     ) {
         assert_eq!(route, head.path());
+        self.fields.clone_from(&head.fields);
         let path = String::from_utf8_lossy(&route).into_owned();
         self.events.push(format!("{} {path} {end:?}", key.id));
         core.recycle(head);

@@ -24,13 +24,17 @@ pub struct Decoded {
     /// It refers to the dynamic table. If not, the same bytes decode to the same
     /// fields whatever becomes of the table.
     pub dynamic: bool,
+    /// It changed the dynamic table's size.
+    pub resized: bool,
+    /// Entries that it inserted into the dynamic table.
+    pub inserted: u64,
 }
 
 /// The receiving end of one direction of a connection.
 pub struct Decoder {
-    table: DynamicTable,
+    pub(super) table: DynamicTable,
     /// Counts the table's changes.
-    generation: u64,
+    pub(super) generation: u64,
 }
 
 impl Decoder {
@@ -74,7 +78,10 @@ impl Decoder {
             oversize: false,
             repeatable: true,
             dynamic: false,
+            resized: false,
+            inserted: 0,
         };
+        let inserted_before = self.table.inserted();
         let mut rest = block;
         let mut at_beginning = true;
         let mut dropped_bytes = 0;
@@ -88,6 +95,7 @@ impl Decoder {
                 }
                 rest = self.update_size(rest)?;
                 decoded.repeatable = false;
+                decoded.resized = true;
                 continue;
             }
             at_beginning = false;
@@ -116,6 +124,7 @@ impl Decoder {
         if decoded.oversize {
             fields.clear();
         }
+        decoded.inserted = self.table.inserted() - inserted_before;
         Ok(decoded)
     }
 
@@ -192,7 +201,7 @@ impl Decoder {
 
     /// Section 2.3.3.
     #[inline]
-    fn entry(&self, index: usize) -> Result<(&[u8], &[u8]), HpackError> {
+    pub(super) fn entry(&self, index: usize) -> Result<(&[u8], &[u8]), HpackError> {
         match index.checked_sub(static_table::LENGTH + 1) {
             Some(dynamic) => self.table.entry(dynamic),
             None => static_table::entry(index),

@@ -39,6 +39,8 @@ pub(super) struct DynamicTable {
     max_size: usize,
     /// The largest `max_size` ever: half of what the ring may grow to.
     limit: usize,
+    /// Entries that were ever inserted.
+    inserted: u64,
 }
 
 impl DynamicTable {
@@ -51,6 +53,7 @@ impl DynamicTable {
             size: 0,
             max_size: limit,
             limit,
+            inserted: 0,
         }
     }
 
@@ -64,6 +67,37 @@ impl DynamicTable {
         let entry = self.entries.get(index)?;
         let octets = &self.ring[entry.start..entry.start + entry.octets()];
         Some(octets.split_at(entry.name))
+    }
+
+    /// Entries that were ever inserted: the newest has this number, less one. An
+    /// entry's index changes with each insertion, its number never does.
+    #[inline]
+    pub(super) const fn inserted(&self) -> u64 {
+        self.inserted
+    }
+
+    /// The entry of a number.
+    #[inline]
+    pub(super) fn numbered(&self, number: u64) -> Option<(&[u8], &[u8])> {
+        let newer = self.inserted.checked_sub(number + 1)?;
+        self.entry(usize::try_from(newer).ok()?)
+    }
+
+    /// Number of the oldest entry that is left once entries of `size` bytes in all
+    /// are inserted (section 4.4). `None` if one of them would not stay itself.
+    #[inline]
+    pub(super) fn oldest_after(&self, size: usize) -> Option<u64> {
+        let most = self.max_size.checked_sub(size)?;
+        let mut left = self.size;
+        let mut oldest = self.inserted - self.entries.len() as u64;
+        for entry in self.entries.iter().rev() {
+            if left <= most {
+                break;
+            }
+            left -= entry.octets() + ENTRY_OVERHEAD_BYTES;
+            oldest += 1;
+        }
+        Some(oldest)
     }
 
     /// Section 4.3. `max_size` is at most the limit.
@@ -97,6 +131,7 @@ impl DynamicTable {
         self.ring[start + name.len()..end].copy_from_slice(value);
         self.write = end;
         self.size += size;
+        self.inserted += 1;
         self.entries.push_front(Entry {
             start,
             name: name.len(),

@@ -69,6 +69,37 @@ impl Fields {
         self.octets.capacity() + self.ends.capacity() * size_of::<(u32, u32)>()
     }
 
+    /// Becomes a copy of `known` but for some values, which come in the order of
+    /// their fields.
+    #[inline]
+    pub(super) fn copy_but<'a>(
+        &mut self,
+        known: &Self,
+        values: impl Iterator<Item = (usize, &'a [u8])>,
+    ) {
+        self.clear();
+        self.ends.extend_from_slice(&known.ends);
+        let mut from = 0;
+        for (index, value) in values {
+            let (name_end, end) = known.ends[index];
+            self.octets
+                .extend_from_slice(&known.octets[from..name_end as usize]);
+            self.octets.extend_from_slice(value);
+            from = end as usize;
+            // Nearly always as long as the one before.
+            let shift = position(&self.octets).wrapping_sub(self.ends[index].1);
+            if shift != 0 {
+                self.ends[index].1 = self.ends[index].1.wrapping_add(shift);
+                for (name_end, end) in &mut self.ends[index + 1..] {
+                    *name_end = name_end.wrapping_add(shift);
+                    *end = end.wrapping_add(shift);
+                }
+            }
+        }
+        self.octets.extend_from_slice(&known.octets[from..]);
+        self.list_bytes = self.octets.len() + self.ends.len() * ENTRY_OVERHEAD_BYTES;
+    }
+
     /// Where the next field's octets go. [`Self::name_ends`] and
     /// [`Self::value_ends`] close them.
     pub(super) const fn octets(&mut self) -> &mut Vec<u8> {

@@ -8,6 +8,7 @@
 //! | `static_table.rs` | 2.3.1 and appendix A, static table |
 //! | `dynamic_table.rs` | 2.3.2 and 4, dynamic table |
 //! | `decoder.rs` | 3 and 6, header block decoding |
+//! | `pattern.rs` | 2.3 and 6, blocks that differ from a known one in few values |
 //! | `encoder.rs` | 6, the few representations that a server of RPCs writes, or a client of one |
 //! | `fields.rs` | 1.3, the header list that a block decodes to |
 
@@ -17,6 +18,7 @@ mod encoder;
 mod fields;
 mod huffman;
 mod integer;
+mod pattern;
 mod static_table;
 mod string;
 
@@ -26,6 +28,7 @@ pub use encoder::{
 };
 pub(crate) use encoder::{STATUS_200, write_status};
 pub use fields::Fields;
+pub use pattern::{Changes, Pattern};
 
 /// Section 4.1: what an entry costs beside its name and value, in bytes.
 pub const ENTRY_OVERHEAD_BYTES: usize = 32;

@@ -20,6 +20,12 @@ impl<'a> Literal<'a> {
         Ok((Self { bytes, huffman }, rest))
     }
 
+    /// True if it stands for `octets` without Huffman code.
+    #[inline]
+    pub(super) fn is_plain(&self, octets: &[u8]) -> bool {
+        !self.huffman && self.bytes == octets
+    }
+
     /// Appends the string's octets, at most 8/5 of its bytes on the wire.
     #[inline]
     pub(super) fn append_to(self, out: &mut Vec<u8>) -> Result<(), HpackError> {

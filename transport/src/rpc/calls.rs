@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::message::{self, Progress};
 use super::reply::{self, Closing, Reply, Sent};
-use super::request::{Route, of_typed_lane};
+use super::request::{Route, of_typed_lane, varied_timeout};
 use super::status::Status;
 use super::waiting::WaitingCall;
 use super::wakes::Wakes;
@@ -15,7 +15,7 @@ use super::{Handler, Outcome, Refusal, Refused, Request, Trust};
 use crate::connection::{Application, Core, End, StreamKey};
 use crate::error_codes::ErrorCode;
 use crate::general::{GeneralCall, GeneralLane};
-use crate::hpack::Fields;
+use crate::hpack::{Changes, Fields};
 use crate::message::{Head, HeadFault};
 use crate::stats::Counter;
 
@@ -376,6 +376,20 @@ impl<H: Handler, L: GeneralLane> Application for Rpc<H, L> {
         match typed {
             Some((method, timeout)) => Route::Typed { method, timeout },
             None => Route::General,
+        }
+    }
+
+    #[inline]
+    fn reroute(&mut self, known: &Self::Route, head: &Head, changes: &Changes) -> Self::Route {
+        let Route::Typed { method, .. } = known else {
+            return self.route(head);
+        };
+        match varied_timeout(head, changes) {
+            Some(timeout) => Route::Typed {
+                method: method.clone(),
+                timeout,
+            },
+            None => self.route(head),
         }
     }
 

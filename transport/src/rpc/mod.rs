@@ -52,7 +52,9 @@ pub trait Handler {
 
     /// The method of a gRPC call. `None`: the general lane takes it.
     ///
-    /// Asked once for a head that comes again and again.
+    /// Asked once for a head that comes again and again, and for those that differ
+    /// from it in [`VARYING_FIELDS`](crate::message::VARYING_FIELDS) alone: what it
+    /// leads to must not depend on them.
     fn route(&mut self, head: &Head) -> Option<Self::Method>;
 
     /// Answers a call whose request is complete.
