@@ -20,6 +20,11 @@ use crate::args::{Cli, Command};
 use crate::failure::{EXIT_USAGE, Failure};
 use crate::output::{Format, Output};
 
+/// Entries are many small allocations, made and freed by every thread. It gives huge
+/// pages where the system has them, so that a look at an entry seldom misses the TLB.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
