@@ -19,6 +19,7 @@ use crate::admin::Admin;
 use crate::authority::grpc::{AskerError, GrpcAsker};
 use crate::authority::remote::Remote;
 use crate::authority::{Anonymous, Authority};
+use crate::callers::Callers;
 use crate::clock::{self, Clock};
 use crate::config::{Config, Listen};
 use crate::core::Core;
@@ -133,6 +134,7 @@ impl App {
         };
         let store = Arc::new(engine(&config)?);
         let core = Arc::new(Core {
+            callers: Callers::new(),
             tenants: Tenants::new(Arc::clone(&store)),
             store,
             authority,

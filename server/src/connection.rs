@@ -4,47 +4,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use larder_accounts::TokenRights;
 use larder_model::Store;
 use larder_transport::serve::Peer;
 use parking_lot::Mutex;
 
-use crate::authority::Grant;
-use crate::core::{Core, Epoch};
-use crate::tenants::Tenant;
+use crate::callers::Given;
+pub(crate) use crate::callers::{Identity, same_secret};
+use crate::core::Core;
 
-/// Whose call it is, and what they may do. From the credential, never from a
-/// field of the v1 contract.
-pub(crate) struct Identity<S: Store> {
-    pub(crate) tenant: Arc<Tenant<S>>,
-    pub(crate) grant: Arc<Grant>,
-    /// What it follows from, read before the credential was verified.
-    pub(crate) epoch: Epoch,
-    /// How long it holds even so.
-    pub(crate) until: Option<Instant>,
-}
-
-impl<S: Store> Identity<S> {
-    pub(crate) fn rights(&self) -> &TokenRights {
-        &self.grant.rights
-    }
-
-    /// True while nothing has changed that could make the same credential stand
-    /// for something else.
-    pub(crate) fn is_current(&self, core: &Core<S>, now: Instant) -> bool {
-        self.epoch == core.epoch() && self.until.is_none_or(|until| now < until)
-    }
-}
-
-/// Callers that a connection remembers: one, but for proxies.
+/// Callers that a connection remembers by itself: one, but for proxies.
 const MAX_KNOWN: usize = 8;
-
-/// A caller that was verified.
-struct Known<S: Store> {
-    /// `None` for callers without a credential.
-    secret: Option<Box<str>>,
-    identity: Arc<Identity<S>>,
-}
 
 /// One connection.
 ///
@@ -53,7 +22,7 @@ struct Known<S: Store> {
 pub(crate) struct Connection<S: Store> {
     pub(crate) core: Arc<Core<S>>,
     pub(crate) peer: Peer,
-    known: Mutex<Vec<Known<S>>>,
+    known: Mutex<Vec<Arc<Identity<S>>>>,
 }
 
 impl<S: Store> Connection<S> {
@@ -62,56 +31,42 @@ impl<S: Store> Connection<S> {
         Arc::new(Self { core, peer, known })
     }
 
-    /// The caller of a credential that was verified here, if it is still good.
-    pub(crate) fn recall(&self, secret: Option<&str>, now: Instant) -> Option<Arc<Identity<S>>> {
+    /// What a request gives to recognise its caller by.
+    pub(crate) fn given<'a>(&self, secret: Option<&'a str>) -> Given<'a> {
+        self.core.callers.given(secret)
+    }
+
+    /// The caller of a credential that was verified before, if it is still good.
+    pub(crate) fn recall(&self, given: Given<'_>, now: Instant) -> Option<Arc<Identity<S>>> {
         let mut known = self.known.lock();
-        let is = |known: &Known<S>| match (&known.secret, secret) {
-            (Some(known), Some(given)) => same_secret(known.as_bytes(), given.as_bytes()),
-            (None, None) => true,
-            _ => false,
-        };
-        let at = known.iter().position(is)?;
-        let identity = &known[at].identity;
-        if identity.is_current(&self.core, now) {
-            return Some(Arc::clone(identity));
+        if let Some(at) = known.iter().position(|known| known.proof.is(given)) {
+            if known[at].is_current(&self.core, now) {
+                return Some(Arc::clone(&known[at]));
+            }
+            known.swap_remove(at);
         }
-        known.swap_remove(at);
-        None
+        let identity = self.core.callers.recall(given)?;
+        if !identity.is_current(&self.core, now) {
+            return None;
+        }
+        if known.len() >= MAX_KNOWN {
+            return Some(identity);
+        }
+        // A copy: no two connections are to count references of one.
+        let own = identity.copied();
+        known.push(Arc::clone(&own));
+        Some(own)
     }
 
     /// Remembers a caller.
-    pub(crate) fn remember(&self, secret: Option<&str>, identity: &Arc<Identity<S>>) {
-        let mut known = self.known.lock();
-        if known.len() >= MAX_KNOWN {
-            known.remove(0);
+    pub(crate) fn remember(&self, given: Given<'_>, identity: &Arc<Identity<S>>) {
+        if given.is_anonymous() {
+            let mut known = self.known.lock();
+            if known.len() < MAX_KNOWN {
+                known.push(Arc::clone(identity));
+            }
+        } else {
+            self.core.callers.remember(given, identity);
         }
-        known.push(Known {
-            secret: secret.map(Into::into),
-            identity: Arc::clone(identity),
-        });
-    }
-}
-
-/// Takes as long wherever two secrets of one length differ: behind a proxy,
-/// callers who must not learn of one another's share a connection.
-pub(crate) fn same_secret(known: &[u8], given: &[u8]) -> bool {
-    let differences = |differs, (a, b): (&u8, &u8)| differs | (a ^ b);
-    known.len() == given.len() && known.iter().zip(given).fold(0, differences) == 0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn secrets_are_the_same_or_not() {
-        let check = |known: &[u8], given: &[u8], same: bool| {
-            assert_eq!(same_secret(known, given), same, "{known:?} {given:?}");
-        };
-        check(b"abc", b"abc", true);
-        check(b"", b"", true);
-        check(b"abc", b"abd", false);
-        check(b"abc", b"ab", false);
-        check(b"xbc", b"abc", false);
     }
 }

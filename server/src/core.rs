@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::authority::{Anonymous, Authority};
+use crate::callers::Callers;
 use crate::clock::Clock;
 use crate::gauge::Gauge;
 use crate::layers::origin::OriginPolicy;
@@ -20,6 +21,7 @@ pub(crate) struct Core<S: Store> {
     pub(crate) store: Arc<S>,
     pub(crate) tenants: Tenants<S>,
     pub(crate) authority: Authority,
+    pub(crate) callers: Callers<S>,
     /// The accounts of this process, where they are kept here.
     pub(crate) accounts: Option<Arc<Accounts>>,
     pub(crate) anonymous: Option<Anonymous>,
@@ -45,7 +47,7 @@ pub(crate) struct Core<S: Store> {
 
 /// A state of the accounts and tenants: who a credential stands for can only
 /// change with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Epoch {
     accounts: u64,
     tenants: u64,

@@ -5,6 +5,7 @@ mod admin;
 mod app;
 mod authority;
 mod call;
+mod callers;
 mod clock;
 mod config;
 mod connection;

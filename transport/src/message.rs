@@ -2,9 +2,9 @@
 
 use crate::hpack::{Changes, Fields};
 
-/// Fields whose values differ from call to call of one client: what a head leads
-/// to must not depend on them, but for `grpc-timeout`.
-pub const VARYING_FIELDS: [&str; 3] = ["grpc-timeout", "traceparent", "tracestate"];
+/// Fields whose values differ from call to call of one client, or of one proxy.
+pub const VARYING_FIELDS: [&str; 4] =
+    ["authorization", "grpc-timeout", "traceparent", "tracestate"];
 
 /// Why a head is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

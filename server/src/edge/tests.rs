@@ -175,6 +175,7 @@ fn server() -> Server {
     let accounts = Arc::new(accounts);
     let store = Arc::new(Moody);
     let core = Arc::new(Core {
+        callers: crate::callers::Callers::new(),
         tenants: Tenants::new(Arc::clone(&store)),
         store,
         authority: Authority::Local(Arc::clone(&accounts)),

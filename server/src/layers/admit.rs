@@ -12,6 +12,7 @@ use larder_transport::rpc::{Trust, grpc_timeout};
 
 use crate::authority::{Vouched, token_invalid};
 use crate::call::Call;
+use crate::callers::Given;
 use crate::clock;
 use crate::connection::Identity;
 use crate::core::Epoch;
@@ -42,6 +43,14 @@ impl CallHead {
         Self {
             credential: bearer(fields),
             dry_run: dry_run(fields),
+        }
+    }
+
+    /// Of a head that says no more than one `authorization`, or none.
+    pub(crate) fn of_authorization(value: Option<&[u8]>) -> Self {
+        Self {
+            credential: value.map(token).transpose(),
+            dry_run: Ok(Mode::Apply),
         }
     }
 
@@ -176,29 +185,31 @@ pub(crate) async fn still_good<S: Store>(call: &Call<S>) -> Result<(), Failure> 
 async fn ask<S: Store>(call: &Call<S>, token: &str) -> Result<Arc<Identity<S>>, Failure> {
     call.keep_secret(token);
     let asked = call.now();
-    if let Some(identity) = call.connection.recall(Some(token), asked) {
+    let given = call.connection.given(Some(token));
+    if let Some(identity) = call.connection.recall(given, asked) {
         return Ok(identity);
     }
     let core = call.core();
     let epoch = core.epoch();
     let vouched = core.authority.verify(token, call.deadline).await;
     call.add_accounts_wait(clock::instant().saturating_duration_since(asked));
-    identity(call, Some(token), epoch, &vouched?)
+    identity(call, given, epoch, &vouched?)
 }
 
 fn anonymous<S: Store>(call: &Call<S>) -> Result<Arc<Identity<S>>, Failure> {
     let core = call.core();
     let anonymous = core.anonymous.as_ref().ok_or_else(token_missing)?;
-    if let Some(identity) = call.connection.recall(None, call.now()) {
+    let given = call.connection.given(None);
+    if let Some(identity) = call.connection.recall(given, call.now()) {
         return Ok(identity);
     }
     let epoch = core.epoch();
-    identity(call, None, epoch, &anonymous.grant(&core.authority)?)
+    identity(call, given, epoch, &anonymous.grant(&core.authority)?)
 }
 
 fn identity<S: Store>(
     call: &Call<S>,
-    token: Option<&str>,
+    given: Given<'_>,
     epoch: Epoch,
     vouched: &Vouched,
 ) -> Result<Arc<Identity<S>>, Failure> {
@@ -207,8 +218,9 @@ fn identity<S: Store>(
         grant: Arc::clone(&vouched.grant),
         epoch,
         until: vouched.until,
+        proof: given.into(),
     });
-    call.connection.remember(token, &identity);
+    call.connection.remember(given, &identity);
     Ok(identity)
 }
 
@@ -263,22 +275,33 @@ fn metadata(name: &'static str, description: &str) -> Failure {
 /// The token of `authorization: Bearer TOKEN` (RFC 6750, section 2.1).
 fn bearer(fields: &impl Fields) -> Result<Option<Box<str>>, Failure> {
     let mut values = fields.values("authorization");
-    let Some(value) = values.next() else {
-        return Ok(None);
-    };
-    let wrong = || metadata("authorization", "must be one `Bearer TOKEN`");
-    if values.next().is_some() || !value.iter().all(|byte| (b' '..=b'~').contains(byte)) {
-        return Err(wrong());
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => token(value).map(Some),
+        (Some(_), Some(_)) => Err(not_bearer()),
     }
-    let (scheme, token) = std::str::from_utf8(value)
-        .ok()
-        .and_then(|text| text.split_once(' '))
-        .ok_or_else(wrong)?;
-    let token = token.trim();
-    if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() || token.contains(' ') {
-        return Err(wrong());
+}
+
+fn token(value: &[u8]) -> Result<Box<str>, Failure> {
+    let (scheme, token) = value
+        .iter()
+        .position(|&byte| byte == b' ')
+        .map(|end| value.split_at(end))
+        .ok_or_else(not_bearer)?;
+    let token = token.trim_ascii();
+    // No short cut: the loop without one is several octets at a time.
+    let is_plain = token
+        .iter()
+        .fold(true, |plain, byte| plain & (b'!'..=b'~').contains(byte));
+    if !scheme.eq_ignore_ascii_case(b"bearer") || token.is_empty() || !is_plain {
+        return Err(not_bearer());
     }
-    Ok(Some(token.into()))
+    let token = std::str::from_utf8(token).map_err(|_| not_bearer())?;
+    Ok(token.into())
+}
+
+fn not_bearer() -> Failure {
+    metadata("authorization", "must be one `Bearer TOKEN`")
 }
 
 /// `dry-run` metadata. A typing error must never write.

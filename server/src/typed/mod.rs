@@ -205,6 +205,20 @@ impl<S: Store> Handler for TypedLane<S> {
         Some(routed)
     }
 
+    fn reroute(&mut self, known: &Arc<Routed>, head: &Head) -> Option<Arc<Routed>> {
+        if let Likeness::None = known.likeness {
+            return self.route(head);
+        }
+        let authorization = head.value(b"authorization");
+        let routed = Arc::new(Routed {
+            method: known.method,
+            typed: known.typed,
+            head: CallHead::of_authorization(authorization),
+            likeness: Likeness::Authorization(authorization.map(Into::into)),
+        });
+        Some(routed)
+    }
+
     fn call(
         &mut self,
         request: Request<'_, Arc<Routed>>,

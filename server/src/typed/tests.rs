@@ -313,6 +313,7 @@ fn server(clock: &Arc<Clock>) -> Server {
         keyspace: Keyspace::PerAccount,
     }));
     let core = Arc::new(Core {
+        callers: crate::callers::Callers::new(),
         tenants: Tenants::new(Arc::clone(&store)),
         store,
         authority: Authority::Local(Arc::clone(&accounts)),

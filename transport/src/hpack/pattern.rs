@@ -17,16 +17,22 @@ use super::{ENTRY_OVERHEAD_BYTES, integer, static_table};
 /// Fields whose values may change in one pattern.
 const MAX_CHANGES: usize = 4;
 
+/// A field of a pattern.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    is: Is,
+    /// Another value of the same name fits as well.
+    may_vary: bool,
+}
+
 /// What stands in a block for a field.
 #[derive(Debug, Clone, Copy)]
-enum Part {
+enum Is {
     /// An entry of the tables.
     Entry(Entry),
-    /// A literal that is not inserted. Its value, as it is on the wire, ends here
-    /// in [`Pattern::literals`].
-    Literal(usize),
-    /// Any value of the same name.
-    Any,
+    /// A literal that is not inserted. Its value, as it is on the wire, stands
+    /// here in [`Pattern::literals`].
+    Literal { start: usize, end: usize },
 }
 
 /// An entry of the tables, by what never changes: its index if it is static; above
@@ -126,7 +132,7 @@ impl Ahead {
 impl Decoder {
     /// The pattern of the block that was just decoded into `fields`: that of the
     /// next block, if its client inserts what it has not, and refers to what it
-    /// has. `is_free` names the fields whose values may differ. `None` if there
+    /// has. `varies` names the fields whose values may differ. `None` if there
     /// is no use in one.
     #[must_use]
     pub fn pattern(
@@ -134,7 +140,7 @@ impl Decoder {
         block: &[u8],
         fields: &Fields,
         decoded: Decoded,
-        is_free: impl Fn(&[u8]) -> bool,
+        varies: impl Fn(&[u8]) -> bool,
     ) -> Option<Pattern> {
         if decoded.resized || decoded.oversize {
             return None;
@@ -144,10 +150,10 @@ impl Decoder {
         let (mut rest, mut inserted, mut free) = (block, before, 0);
         for (name, _) in fields.iter() {
             let &first = rest.first()?;
-            let part = if first >= INDEXED {
+            let is = if first >= INDEXED {
                 let (index, after) = integer::decode(rest, 7).ok()?;
                 rest = after;
-                Part::Entry(Entry::at(index as u64, inserted))
+                Is::Entry(Entry::at(index as u64, inserted))
             } else {
                 let is_inserted = first >= INSERTED;
                 rest = skip_name(rest, is_inserted)?;
@@ -156,15 +162,17 @@ impl Decoder {
                 rest = after;
                 if is_inserted {
                     inserted += 1;
-                    Part::Entry(Entry::inserted_after(inserted - 1))
+                    Is::Entry(Entry::inserted_after(inserted - 1))
                 } else {
+                    let start = pattern.literals.len();
                     pattern.literals.extend_from_slice(raw);
-                    Part::Literal(pattern.literals.len())
+                    let end = pattern.literals.len();
+                    Is::Literal { start, end }
                 }
             };
-            let is_free = is_free(name);
-            free += usize::from(is_free);
-            pattern.parts.push(if is_free { Part::Any } else { part });
+            let may_vary = varies(name);
+            free += usize::from(may_vary);
+            pattern.parts.push(Part { is, may_vary });
         }
         // An entry that is larger than the table is not in it.
         let all_stayed = inserted == self.table.inserted();
@@ -214,24 +222,20 @@ impl Decoder {
             inserted_bytes: 0,
             oldest: Entry::inserted_after(self.table.oldest_after(0)?),
         };
-        let (mut rest, mut literals) = (block, 0);
+        let mut rest = block;
         for (field, part) in pattern.parts.iter().enumerate() {
             let &first = rest.first()?;
             if first >= INDEXED {
                 let (index, after) = integer::decode(rest, 7).ok()?;
                 rest = after;
                 let entry = table.entry(index as u64)?;
-                match *part {
-                    Part::Entry(known) if known == entry => {}
-                    Part::Any => {
-                        let (name, value) = self.stands_for(entry)?;
-                        if name != known.at(field)?.0 {
-                            return None;
-                        }
-                        changes.octets.extend_from_slice(value);
-                        changes.add(field, false)?;
+                if !matches!(part.is, Is::Entry(known) if known == entry) {
+                    let (name, value) = self.stands_for(entry)?;
+                    if !part.may_vary || name != known.at(field)?.0 {
+                        return None;
                     }
-                    _ => return None,
+                    changes.octets.extend_from_slice(value);
+                    changes.add(field, false)?;
                 }
                 continue;
             }
@@ -239,26 +243,23 @@ impl Decoder {
             let (name, _) = known.at(field)?;
             rest = self.same_name(rest, is_inserted, name, &table)?;
             let (value, after) = Literal::parse(rest).ok()?;
-            match *part {
-                Part::Literal(end) if !is_inserted => {
-                    if pattern.literals[literals..end] != rest[..rest.len() - after.len()] {
-                        return None;
-                    }
-                    literals = end;
+            let raw = &rest[..rest.len() - after.len()];
+            let is_same = !is_inserted
+                && matches!(part.is, Is::Literal { start, end } if pattern.literals[start..end] == *raw);
+            if !is_same {
+                if !part.may_vary {
+                    return None;
                 }
-                Part::Any => {
-                    let start = changes.octets.len();
-                    value.append_to(&mut changes.octets).ok()?;
-                    changes.add(field, is_inserted)?;
-                    if is_inserted {
-                        let octets = name.len() + changes.octets.len() - start;
-                        table.inserted += 1;
-                        table.inserted_bytes += octets + ENTRY_OVERHEAD_BYTES;
-                        let oldest = self.table.oldest_after(table.inserted_bytes)?;
-                        table.oldest = Entry::inserted_after(oldest);
-                    }
+                let start = changes.octets.len();
+                value.append_to(&mut changes.octets).ok()?;
+                changes.add(field, is_inserted)?;
+                if is_inserted {
+                    let octets = name.len() + changes.octets.len() - start;
+                    table.inserted += 1;
+                    table.inserted_bytes += octets + ENTRY_OVERHEAD_BYTES;
+                    let oldest = self.table.oldest_after(table.inserted_bytes)?;
+                    table.oldest = Entry::inserted_after(oldest);
                 }
-                _ => return None,
             }
             rest = after;
         }

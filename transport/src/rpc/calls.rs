@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::message::{self, Progress};
 use super::reply::{self, Closing, Reply, Sent};
-use super::request::{Route, of_typed_lane, varied_timeout};
+use super::request::{Route, grpc_timeout, of_typed_lane};
 use super::status::Status;
 use super::waiting::WaitingCall;
 use super::wakes::Wakes;
@@ -381,16 +381,25 @@ impl<H: Handler, L: GeneralLane> Application for Rpc<H, L> {
 
     #[inline]
     fn reroute(&mut self, known: &Self::Route, head: &Head, changes: &Changes) -> Self::Route {
-        let Route::Typed { method, .. } = known else {
+        let Route::Typed { method, timeout } = known else {
             return self.route(head);
         };
-        match varied_timeout(head, changes) {
-            Some(timeout) => Route::Typed {
-                method: method.clone(),
-                timeout,
-            },
-            None => self.route(head),
+        let (mut timeout, mut method_may_differ) = (*timeout, false);
+        for (field, value) in changes.iter() {
+            match head.fields.at(field) {
+                Some((b"grpc-timeout", _)) => match grpc_timeout(value) {
+                    Some(given) => timeout = Some(given),
+                    None => return self.route(head),
+                },
+                Some((b"authorization", _)) => method_may_differ = true,
+                _ => {}
+            }
         }
+        let method = match method_may_differ {
+            true => self.handler.reroute(method, head),
+            false => Some(method.clone()),
+        };
+        method.map_or(Route::General, |method| Route::Typed { method, timeout })
     }
 
     fn unreadable(&mut self, core: &mut Core, key: StreamKey, fault: HeadFault) {

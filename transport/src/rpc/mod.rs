@@ -54,8 +54,15 @@ pub trait Handler {
     ///
     /// Asked once for a head that comes again and again, and for those that differ
     /// from it in [`VARYING_FIELDS`](crate::message::VARYING_FIELDS) alone: what it
-    /// leads to must not depend on them.
+    /// leads to must not depend on any of them but `authorization`.
     fn route(&mut self, head: &Head) -> Option<Self::Method>;
+
+    /// The same of a head that differs from one that led to `known` in its
+    /// `authorization`, and perhaps in other varying fields.
+    fn reroute(&mut self, known: &Self::Method, head: &Head) -> Option<Self::Method> {
+        let _ = known;
+        self.route(head)
+    }
 
     /// Answers a call whose request is complete.
     ///

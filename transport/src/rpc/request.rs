@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::hpack::Changes;
 use crate::message::Head;
 
 /// The lane of a call, as its head says.
@@ -44,19 +43,6 @@ pub(super) fn of_typed_lane(head: &Head) -> Option<Option<Duration>> {
         }
     }
     is_grpc.then_some(timeout)
-}
-
-/// `grpc-timeout` of a head that differs in varying fields from one of the typed
-/// lane. `None` if it is none.
-#[inline]
-pub(super) fn varied_timeout(head: &Head, changes: &Changes) -> Option<Option<Duration>> {
-    let mut changes = changes.iter();
-    let is_timeout =
-        |&(field, _): &(usize, _)| matches!(head.fields.at(field), Some((b"grpc-timeout", _)));
-    match changes.find(is_timeout) {
-        Some((_, value)) => grpc_timeout(value).map(Some),
-        None => Some(None),
-    }
 }
 
 /// "Timeout": one to eight digits and a unit, as `grpc-timeout` has it. `None` if it
