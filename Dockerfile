@@ -1,7 +1,10 @@
 # larder, and nothing else: no shell, no package manager, no root.
 #
 #   docker build -t larder .
-#   docker run --rm -p 5051:5051 -v larder-data:/var/lib/larder larder
+#   docker run --rm -p 5051:5051 -v larder-data:/var/lib/larder -v ./tls:/tls:ro \
+#     -e LARDER_TLS_CERT=/tls/tls.crt -e LARDER_TLS_KEY=/tls/tls.key larder
+#
+# Without a certificate it refuses to start, but with -e LARDER_ALLOW_CLEAR_TEXT=true.
 FROM docker.io/library/rust:1.91-bookworm AS build
 # aws-lc, which encrypts, is built by cmake.
 RUN apt-get update && apt-get install --yes --no-install-recommends cmake && rm -rf /var/lib/apt/lists/*
@@ -23,7 +26,5 @@ ENV LARDER_DATA_DIR=/var/lib/larder \
 EXPOSE 5051
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s CMD ["/usr/local/bin/larder", "health"]
-# Clear text beyond loopback is refused unless it is asked for. Prefer a certificate:
-#   LARDER_TLS_CERT=/tls/tls.crt LARDER_TLS_KEY=/tls/tls.key
 ENTRYPOINT ["/usr/local/bin/larder"]
 CMD ["serve"]

@@ -155,3 +155,48 @@ fn what_does_not_fit_is_left_out() {
     assert_eq!(tenant.usage(0).keys, 2);
     engine.validate().expect("all in agreement");
 }
+
+#[test]
+fn what_lives_throughout_a_walk_is_shown_once_whatever_happens_meanwhile() {
+    for keyspace in [Keyspace::PerAccount, Keyspace::Shared] {
+        let engine = engine(MEMORY, keyspace);
+        let tenant = Tenant::open(&engine, "a", Quota::UNLIMITED);
+        let mut random = Random::new(11);
+        for number in 0..5_000 {
+            for kind in ["stays", "goes"] {
+                let key = format!("{kind}-{number}");
+                tenant
+                    .set(0, key.as_bytes(), b"1", None)
+                    .expect("there is room");
+            }
+        }
+        let mut shown: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+        let mut walk = engine.walk();
+        let mut others = 0;
+        while walk.step(Time::ZERO, |_, entry| {
+            let stays = entry.key.starts_with(b"stays");
+            let before = shown.insert(entry.key.to_vec(), entry.value.to_vec());
+            assert!(before.is_none() || !stays, "{:?} is shown twice", entry.key);
+            others += usize::from(!stays);
+        }) {
+            for _ in 0..50 {
+                let number = random.below(5_000);
+                let (stays, goes) = (format!("stays-{number}"), format!("goes-{number}"));
+                // Overwritten, longer and shorter, it stays what it is.
+                let value = vec![b'2'; usize::try_from(random.below(40_000)).expect("small")];
+                tenant
+                    .set(0, stays.as_bytes(), &value, None)
+                    .expect("there is room");
+                tenant.delete(0, goes.as_bytes());
+                let new = format!("new-{}", random.number());
+                tenant
+                    .set(0, new.as_bytes(), b"3", None)
+                    .expect("there is room");
+            }
+        }
+        let stayed = shown.keys().filter(|key| key.starts_with(b"stays"));
+        assert_eq!(stayed.count(), 5_000);
+        assert!(others > 1_000, "{others}");
+        engine.validate().expect("all in agreement");
+    }
+}

@@ -32,10 +32,6 @@ macro_rules! settings {
         }
 
         impl TransportSettings {
-            /// The names, for the test of the documentation.
-            #[cfg(test)]
-            pub(super) const NAMES: &'static [&'static str] = &[$(stringify!($name)),+];
-
             fn set(&self, config: &mut serve::Config) -> Result<(), ConfigError> {
                 $(
                     if self.$name.is_some() {
@@ -150,10 +146,6 @@ macro_rules! budgets {
         }
 
         impl AbuseSettings {
-            /// The names, for the test of the documentation.
-            #[cfg(test)]
-            pub(super) const NAMES: &'static [&'static str] = &[$(stringify!($name)),+];
-
             fn set(&self, limits: &mut AbuseLimits) -> Result<(), ConfigError> {
                 $(
                     if let Some(BudgetSettings { burst, per_second, per_work }) = self.$name {

@@ -80,10 +80,14 @@ impl Snapshots {
     pub(crate) fn end_version(&self) -> u64 {
         let files = self.directory.whole().unwrap_or_default();
         let headers = files.iter().filter_map(|(_, path)| load::header(path).ok());
-        let end = headers.map(|header| header.end_version).max();
-        match self.last_end {
-            LastEnd::Clean => end.unwrap_or(0),
-            LastEnd::Crash => end.map_or(0, |end| end.saturating_add(CRASH_VERSIONS)),
+        let ends: Vec<u64> = headers.map(|header| header.end_version).collect();
+        let end = ends.iter().copied().max().unwrap_or(0);
+        // The newest may be the one that cannot be read.
+        let is_exact = self.last_end == LastEnd::Clean && ends.len() == files.len();
+        if is_exact || ends.is_empty() {
+            end
+        } else {
+            end.saturating_add(CRASH_VERSIONS)
         }
     }
 

@@ -16,7 +16,7 @@ use super::load::{Versions, fill, verify, verify_from};
 use super::save::{SaveError, Saved, Source, save, write};
 use super::*;
 
-const GOES_ON: AtomicBool = AtomicBool::new(false);
+static GOES_ON: AtomicBool = AtomicBool::new(false);
 
 fn engine(first_version: u64) -> Engine {
     Engine::restoring(EngineConfig {
@@ -38,8 +38,12 @@ fn put(engine: &Engine, account: &AccountId, key: &str, value: &[u8], expiry: Ex
     let handle = engine.open(account, Quota::UNLIMITED);
     let set = Set {
         at: EntryKey {
-            namespace: Namespace::parse(if key.len() % 2 == 0 { "even" } else { "" })
-                .expect("a namespace"),
+            namespace: Namespace::parse(if key.len().is_multiple_of(2) {
+                "even"
+            } else {
+                ""
+            })
+            .expect("a namespace"),
             key: Key::parse(key.as_bytes(), &Limits::default()).expect("a key"),
         },
         value,
@@ -56,7 +60,14 @@ fn filled(entries: usize) -> Engine {
     let engine = engine(1 << 50);
     for number in 0..entries {
         let value = vec![number.to_le_bytes()[0]; (number * 37) % 700];
-        let account = id(if number % 3 == 0 { "team-a" } else { "team-b" }, "1");
+        let account = id(
+            if number.is_multiple_of(3) {
+                "team-a"
+            } else {
+                "team-b"
+            },
+            "1",
+        );
         put(
             &engine,
             &account,

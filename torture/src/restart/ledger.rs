@@ -90,8 +90,10 @@ impl Ledger {
 impl Key {
     /// The last write that was acknowledged before `unix_ms`.
     fn last(&self, unix_ms: u64) -> u64 {
-        let before = self.acknowledged.iter().filter(|(_, at)| *at < unix_ms);
-        before.last().map_or(self.settled, |(number, _)| *number)
+        let mut before = self.acknowledged.iter().filter(|(_, at)| *at < unix_ms);
+        before
+            .next_back()
+            .map_or(self.settled, |(number, _)| *number)
     }
 }
 

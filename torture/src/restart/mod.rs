@@ -146,7 +146,7 @@ async fn one(
         }
         End::Crash => {
             let folder = home.join("data/snapshots");
-            if round % 3 == 0 {
+            if round.is_multiple_of(3) {
                 wait_for_part(&folder).await?;
                 sum.in_snapshot += 1;
             } else {
