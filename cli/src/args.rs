@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use crate::bench::BenchArgs;
+use crate::config_file::ConfigCommand;
+use crate::health::HealthArgs;
 use crate::serve::{AccountsCommand, ServeArgs};
 use crate::units::{Limit, parse_duration, parse_limit, parse_size_limit};
 
@@ -112,6 +114,11 @@ pub(crate) struct Secret(pub(crate) String);
 pub(crate) enum Command {
     /// Run the server
     Serve(Box<ServeArgs>),
+    /// Configuration files
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Whether the server of this machine is ready, as its admin listener says
+    Health(HealthArgs),
     /// The Accounts service as a process of its own
     #[command(subcommand)]
     Accounts(AccountsCommand),

@@ -3,12 +3,15 @@
 mod args;
 mod bench;
 mod command;
+mod config_file;
 mod connect;
 mod data_dir;
 mod dump_file;
 mod failure;
+mod health;
 mod output;
 mod serve;
+mod supervisor;
 mod units;
 
 use std::process::ExitCode;
@@ -38,6 +41,8 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Some(Command::Serve(args)) => return ended(serve::run(*args), format),
         Some(Command::Accounts(command)) => return ended(serve::run_accounts(command), format),
+        Some(Command::Config(command)) => config_file::run(&command, format, &mut out),
+        Some(Command::Health(args)) => health::run(&args, cli.connection.timeout, &mut out),
         Some(Command::Bench(args)) => bench::run(*args, &cli.connection, &mut out),
         Some(Command::Completions { shell }) => command::completions(shell, &mut out),
         Some(Command::Man(args)) => command::man(&args, &mut out),

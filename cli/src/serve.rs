@@ -7,27 +7,38 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use larder_server::{
-    AdminToken, AdminTokenState, App, ByteSize, Config, Drained, Listen, LogFormat, Role, Settings,
+    AdminToken, AdminTokenState, App, ByteSize, Config, Drained, Ended, Layers, Listen, LogFormat,
+    Role, Running, Settings, SnapshotSettings,
 };
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::data_dir::default_data_dir;
+use crate::supervisor::{self, State};
+use crate::units::parse_duration;
 
 /// Options of `larder serve`. A configuration file has the same names, with
-/// underscores; the command line wins over `LARDER_…` variables, and those over
-/// the file.
+/// underscores, and every setting is a variable too, as LARDER_MAX_MEMORY; the command
+/// line wins over the variables, and those over the file.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     common: CommonArgs,
 
     /// Memory of the store, as 512MiB or 4GiB [default: 1GiB]
-    #[arg(long, value_name = "SIZE", env = "LARDER_MAX_MEMORY")]
+    #[arg(long, value_name = "SIZE")]
     max_memory: Option<ByteSize>,
 
+    /// Save the store at this interval, as 30s or 5m, for the next start; off: only at shutdown
+    /// [default: 5m]
+    #[arg(long, value_name = "DURATION", value_parser = interval_seconds)]
+    snapshot_interval: Option<u64>,
+
     /// Ask another Accounts server about tokens, at http://HOST:PORT or https://HOST:PORT
-    #[arg(long, value_name = "URL", env = "LARDER_ACCOUNTS")]
+    #[arg(long, value_name = "URL")]
     accounts: Option<String>,
 
     /// File with the credential to show to that server
@@ -43,7 +54,7 @@ pub(crate) struct ServeArgs {
     accounts_max_age_seconds: Option<u64>,
 
     /// Serve callers without a credential as this account
-    #[arg(long, value_name = "ACCOUNT", env = "LARDER_ANONYMOUS")]
+    #[arg(long, value_name = "ACCOUNT")]
     anonymous: Option<String>,
 
     /// One key space for all accounts, counted by account: the talk's arrangement
@@ -78,14 +89,13 @@ struct CommonArgs {
     #[arg(
         long,
         value_name = "ADDRESS",
-        env = "LARDER_LISTEN",
         value_delimiter = ',',
         value_parser = address
     )]
     listen: Vec<String>,
 
     /// Where accounts are kept [default: the platform's data directory, `larder` in it]
-    #[arg(long, value_name = "DIR", env = "LARDER_DATA_DIR")]
+    #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 
     /// Configuration file, TOML
@@ -126,11 +136,15 @@ struct CommonArgs {
     log_calls_per_second: Option<u64>,
 
     /// Tell health and metrics here, IP:PORT, in clear text and to anybody: /healthz, /readyz, /metrics
-    #[arg(long, value_name = "ADDRESS", env = "LARDER_ADMIN")]
+    #[arg(long, value_name = "ADDRESS")]
     admin: Option<String>,
 
+    /// Print the configuration in force as TOML, each setting with where it comes from, and end
+    #[arg(long)]
+    print_config: bool,
+
     /// How long calls in flight may take to end at shutdown, seconds [default: 10]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", visible_alias = "drain-grace")]
     drain_grace_seconds: Option<u64>,
 }
 
@@ -149,7 +163,7 @@ pub(crate) struct AccountsServeArgs {
 }
 
 impl CommonArgs {
-    fn into_settings(self) -> (Option<PathBuf>, Settings) {
+    fn into_settings(self) -> (Told, Settings) {
         let settings = Settings {
             listen: some(self.listen),
             data_dir: self.data_dir,
@@ -165,15 +179,23 @@ impl CommonArgs {
             admin: self.admin,
             ..Settings::default()
         };
-        (self.config, settings)
+        let told = Told {
+            file: self.config,
+            print: self.print_config,
+        };
+        (told, settings)
     }
 }
 
 impl ServeArgs {
-    fn into_settings(self) -> (Option<PathBuf>, Settings) {
-        let (file, common) = self.common.into_settings();
+    fn into_settings(self) -> (Told, Settings) {
+        let (told, common) = self.common.into_settings();
         let settings = Settings {
             max_memory: self.max_memory,
+            snapshot: self.snapshot_interval.map(|seconds| SnapshotSettings {
+                interval_seconds: Some(seconds),
+                ..SnapshotSettings::default()
+            }),
             accounts: self.accounts,
             accounts_token_file: self.accounts_token_file,
             accounts_ca: self.accounts_ca,
@@ -187,13 +209,24 @@ impl ServeArgs {
             max_list_page: self.max_list_page,
             ..common
         };
-        (file, settings)
+        (told, settings)
     }
 }
 
 /// Checks an address while it is still known which argument it came from.
 fn address(text: &str) -> Result<String, String> {
     text.parse::<Listen>().map(|_| text.to_owned())
+}
+
+/// Whole seconds; 0 for `off`.
+fn interval_seconds(text: &str) -> Result<u64, String> {
+    if text == "off" {
+        return Ok(0);
+    }
+    match parse_duration(text)?.as_secs() {
+        0 => Err(format!("`{text}` is too short; at least 1s, or off")),
+        seconds => Ok(seconds),
+    }
 }
 
 /// A list that was given.
@@ -203,49 +236,118 @@ fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
 
 /// Runs `larder serve` until it is told to end.
 pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let (file, settings) = args.into_settings();
-    serve(Role::Cache, file, settings)
+    let (told, settings) = args.into_settings();
+    serve(Role::Cache, told, settings)
 }
 
 /// Runs `larder accounts …`.
 pub(crate) fn run_accounts(command: AccountsCommand) -> anyhow::Result<ExitCode> {
     let AccountsCommand::Serve(args) = command;
-    let (file, settings) = args.common.into_settings();
-    serve(Role::Accounts, file, settings)
+    let (told, settings) = args.common.into_settings();
+    serve(Role::Accounts, told, settings)
 }
 
-fn serve(role: Role, file: Option<PathBuf>, settings: Settings) -> anyhow::Result<ExitCode> {
-    let settings = match file {
-        Some(path) => settings.over(Settings::from_file(&path)?),
-        None => settings,
+/// What the command line says beside settings.
+struct Told {
+    file: Option<PathBuf>,
+    print: bool,
+}
+
+/// Where the configuration comes from: read at the start, and again at SIGHUP.
+struct Origin {
+    role: Role,
+    file: Option<PathBuf>,
+    command_line: Settings,
+}
+
+impl Origin {
+    fn read(&self) -> anyhow::Result<(Config, Layers)> {
+        let variable = |name: &str| std::env::var(name).ok();
+        let layers = Layers::read(self.file.as_deref(), variable, &self.command_line)?;
+        let settings = layers.settings.clone();
+        let fallback = default_data_dir()
+            .or_else(|| settings.data_dir.clone())
+            .context("data_dir: this user has no home directory; say where with --data-dir")?;
+        Ok((Config::parse(self.role, settings, &fallback)?, layers))
+    }
+}
+
+fn serve(role: Role, told: Told, command_line: Settings) -> anyhow::Result<ExitCode> {
+    let origin = Origin {
+        role,
+        file: told.file,
+        command_line,
     };
-    let fallback = default_data_dir()
-        .or_else(|| settings.data_dir.clone())
-        .context("data_dir: this user has no home directory; say where with --data-dir")?;
-    let config = Config::parse(role, settings, &fallback)?;
-    let log = log_to_stderr(config.log_format)?;
+    let (config, layers) = origin.read()?;
+    if told.print {
+        std::io::stdout().write_all(config.print(&layers).as_bytes())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (log, filter) = log_to_stderr(&config)?;
     // Calls have threads of their own.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("the runtime could not be started")?;
-    let ended = runtime.block_on(serve_until_told(config));
+    let ended = runtime.block_on(serve_until_told(config, &origin, &filter));
     // Writes what is queued, but waits for no reader.
     drop(log);
     ended
 }
 
-async fn serve_until_told(config: Config) -> anyhow::Result<ExitCode> {
+async fn serve_until_told(
+    config: Config,
+    origin: &Origin,
+    filter: &LogFilter,
+) -> anyhow::Result<ExitCode> {
     let mut ends = Ends::listen()?;
+    // It does not end the server: the configuration is to be read again.
+    let mut hang_up = signal(SignalKind::hangup())?;
     let notice = anonymous_notice(&config);
-    let app = App::build(config).await?;
+    let mut app = App::build(config).await?;
     if let Some(token) = app.admin_token() {
         tracing::info!("{}", admin_token_notice(token));
     }
     if let Some(notice) = notice {
         tracing::info!("{notice}");
     }
-    let running = app.run()?;
+    tokio::select! {
+        loaded = app.load() => loaded?,
+        () = ends.wait() => {
+            tracing::info!("shutting down while loading: the snapshots stay as they are");
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+    let mut running = app.run()?;
+    tell_addresses(&running)?;
+    supervisor::notify(State::Ready);
+    loop {
+        tokio::select! {
+            () = ends.wait() => break,
+            _ = hang_up.recv() => {
+                supervisor::notify(State::Reloading);
+                reload(origin, &mut running, filter);
+                supervisor::notify(State::Ready);
+            }
+        }
+    }
+    supervisor::notify(State::Stopping);
+    tracing::info!("shutting down: calls in flight may end");
+    tokio::select! {
+        Ended { calls, is_saved } = running.drain() => {
+            if calls == Drained::Cut {
+                tracing::warn!("calls were cut off when the grace was over");
+            }
+            if !is_saved {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        () = ends.wait() => tracing::warn!("told twice: ending at once"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell_addresses(running: &Running) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     for address in running.addresses() {
         writeln!(out, "listening on {address}")?;
@@ -253,18 +355,40 @@ async fn serve_until_told(config: Config) -> anyhow::Result<ExitCode> {
     if let Some(address) = running.admin_address() {
         writeln!(out, "admin on {address}")?;
     }
-    out.flush()?;
-    drop(out);
+    out.flush()
+}
 
-    ends.wait().await;
-    tracing::info!("shutting down: calls in flight may end");
-    tokio::select! {
-        drained = running.drain() => if drained == Drained::Cut {
-            tracing::warn!("calls were cut off when the grace was over");
-        },
-        () = ends.wait() => tracing::warn!("told twice: ending at once"),
+/// Reads the configuration again, and takes it on if all of it can be.
+fn reload(origin: &Origin, running: &mut Running, filter: &LogFilter) {
+    let refused = |error: &dyn std::fmt::Display| {
+        tracing::error!(
+            "the configuration was read again and REFUSED; nothing has changed: {error}"
+        );
+    };
+    let config = match origin.read() {
+        Ok((config, _)) => config,
+        Err(error) => return refused(&format!("{error:#}")),
+    };
+    let log_filter = match parse_filter(&config) {
+        Ok(log_filter) => log_filter,
+        Err(error) => return refused(&format!("{error:#}")),
+    };
+    match running.reload(config) {
+        Err(error) => refused(&error),
+        Ok(changes) if changes.0.is_empty() => {
+            tracing::info!("the configuration was read again: nothing differs");
+        }
+        Ok(changes) => {
+            let names: Vec<_> = changes.0.into_iter().collect();
+            tracing::info!(
+                "the configuration was read again: {} changed",
+                names.join(", ")
+            );
+            if let Err(error) = filter.reload(log_filter) {
+                tracing::error!("the log's filter could not be changed: {error}");
+            }
+        }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn admin_token_notice(token: &AdminToken) -> String {
@@ -295,13 +419,12 @@ fn anonymous_notice(config: &Config) -> Option<String> {
 
 /// The signals that end a server.
 struct Ends {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+    terminate: Signal,
+    interrupt: Signal,
 }
 
 impl Ends {
     fn listen() -> anyhow::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -319,36 +442,41 @@ impl Ends {
 /// Lines of the log that wait for a slow reader of stderr; more are dropped.
 const LOG_QUEUE_LINES: usize = 65_536;
 
-/// The log goes to stderr, by a thread of its own: a reader that is slow or gone
-/// costs lines, never calls. stdout is for the addresses. `LARDER_LOG` filters
-/// the log in the syntax of `tracing`.
-fn log_to_stderr(format: LogFormat) -> anyhow::Result<WorkerGuard> {
-    let access = if format == LogFormat::Off {
+/// Changes what the log filters.
+type LogFilter = tracing_subscriber::reload::Handle<EnvFilter, tracing_subscriber::Registry>;
+
+/// `log_filter`, or what follows from `log_format`.
+fn parse_filter(config: &Config) -> anyhow::Result<EnvFilter> {
+    let access = if config.log_format == LogFormat::Off {
         "off"
     } else {
         "info"
     };
     let default = format!("info,access={access}");
-    let filter = match std::env::var("LARDER_LOG") {
-        Ok(given) => EnvFilter::try_new(given).context("LARDER_LOG")?,
-        Err(_) => EnvFilter::try_new(default)?,
-    };
+    let filter = config.log_filter.as_deref().unwrap_or(&default);
+    EnvFilter::try_new(filter).context("log_filter")
+}
+
+/// The log goes to stderr, by a thread of its own: a reader that is slow or gone
+/// costs lines, never calls. stdout is for the addresses.
+fn log_to_stderr(config: &Config) -> anyhow::Result<(WorkerGuard, LogFilter)> {
+    let (filter, handle) = tracing_subscriber::reload::Layer::new(parse_filter(config)?);
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(LOG_QUEUE_LINES)
         .thread_name("log")
         .finish(std::io::stderr());
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(writer)
         // It would report a broken log to the log.
         .log_internal_errors(false)
         .with_ansi(colour);
-    let installed = match format {
-        LogFormat::Json => log.json().flatten_event(true).try_init(),
-        LogFormat::Text | LogFormat::Off => log.try_init(),
+    let log = tracing_subscriber::registry().with(filter);
+    let installed = match config.log_format {
+        LogFormat::Json => log.with(lines.json().flatten_event(true)).try_init(),
+        LogFormat::Text | LogFormat::Off => log.with(lines).try_init(),
     };
     installed.map_err(|error| anyhow::anyhow!("the log could not be started: {error}"))?;
-    Ok(guard)
+    Ok((guard, handle))
 }

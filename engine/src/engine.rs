@@ -15,6 +15,7 @@ use crate::partition::Partition;
 use crate::reclaim::Reclaim;
 use crate::registry::{Registry, Tenant};
 use crate::shard::Core;
+use crate::snapshot::OLD_VERSIONS;
 use crate::walk;
 
 /// Handle of an account; 8 bytes, a counted reference.
@@ -52,18 +53,31 @@ const SEATS_PER_BUDGET: usize = 4;
 impl Engine {
     /// An empty engine. Allocates next to nothing.
     pub fn new(config: EngineConfig) -> Self {
-        let memory = Arc::new(Memory::new(config.max_memory_bytes));
         let first_version = config.first_version.max(1);
+        Self::counting(config, first_version, first_version)
+    }
+
+    /// An empty engine that entries of an earlier one can be put into, with their
+    /// versions: see [`restore`](Self::restore).
+    pub fn restoring(config: EngineConfig) -> Self {
+        let first_version = config.first_version.max(1);
+        let oldest = first_version.saturating_sub(OLD_VERSIONS).max(1);
+        Self::counting(config, first_version, oldest)
+    }
+
+    fn counting(config: EngineConfig, first_version: u64, oldest_version: u64) -> Self {
+        let memory = Arc::new(Memory::new(config.max_memory_bytes));
         let shared = (config.keyspace == Keyspace::Shared).then(|| {
             let hasher = KeyHasher::derive(&config.hash_seed, "");
             let shards = Partition::shards_for(Quota::UNLIMITED, &memory);
             let memory = Arc::clone(&memory);
-            Arc::new(Partition::new(hasher, memory, (first_version, 0), shards))
+            let partition = Partition::new(hasher, memory, (oldest_version, 0), shards);
+            Arc::new(partition.counting_from(first_version))
         });
         Self {
             config,
             memory,
-            registry: RwLock::new(Registry::new(first_version)),
+            registry: RwLock::new(Registry::new(first_version, oldest_version)),
             shared,
             graves: Mutex::default(),
             reclaim: Reclaim::default(),
@@ -185,6 +199,11 @@ impl Engine {
         &self.registry
     }
 
+    /// The one partition of a shared key space.
+    pub(crate) const fn shared_partition(&self) -> Option<&Arc<Partition>> {
+        self.shared.as_ref()
+    }
+
     pub(crate) fn memory(&self) -> &Memory {
         &self.memory
     }
@@ -200,9 +219,10 @@ impl Engine {
             let partition = Partition::new(
                 KeyHasher::derive(&self.config.hash_seed, name.as_str()),
                 Arc::clone(&self.memory),
-                (registry.first_version, registry.births),
+                (registry.oldest_version, registry.births),
                 shards,
-            );
+            )
+            .counting_from(registry.first_version);
             (Arc::new(partition), Ledger::new(0, true, shards))
         };
         ledger.requota(quota);

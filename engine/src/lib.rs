@@ -46,6 +46,7 @@ mod read;
 mod reclaim;
 mod registry;
 mod shard;
+mod snapshot;
 mod store;
 mod turn;
 mod walk;
@@ -53,3 +54,4 @@ mod write;
 
 pub use config::{EngineConfig, Keyspace, MemoryUse, SweepReport};
 pub use engine::{Account, Engine};
+pub use snapshot::{OLD_VERSIONS, Owner, Restored, Walk};

@@ -63,6 +63,20 @@ impl Partition {
         }
     }
 
+    /// Gives out versions from `next` on.
+    pub(crate) fn counting_from(self, next: u64) -> Self {
+        let given_out = next.saturating_sub(self.first_version);
+        self.versions.store(given_out, Relaxed);
+        self
+    }
+
+    /// The number by which an entry bears a version of an earlier engine; `None` if
+    /// it is out of reach, or not below those given out here.
+    pub(crate) fn old_version(&self, version: u64) -> Option<u64> {
+        let number = version.checked_sub(self.first_version)?;
+        (number < self.versions.load(Relaxed)).then_some(number)
+    }
+
     /// Shards for an account: a power of two, so that each has some
     /// [`SHARD_OBJECTS`] when the account is full.
     pub(crate) fn shards_for(quota: Quota, memory: &Memory) -> usize {

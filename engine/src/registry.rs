@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use larder_model::{AccountId, AccountName};
 
+use crate::engine::Account;
 use crate::ledger::Ledger;
 use crate::partition::Partition;
 
@@ -34,12 +35,15 @@ pub(crate) struct Registry {
     /// Above every version that a forgotten partition gave out: an account
     /// that comes back never repeats one.
     pub(crate) first_version: u64,
+    /// Versions are kept as what they are above this one.
+    pub(crate) oldest_version: u64,
 }
 
 impl Registry {
-    pub(crate) fn new(first_version: u64) -> Self {
+    pub(crate) fn new(first_version: u64, oldest_version: u64) -> Self {
         Self {
             first_version,
+            oldest_version,
             ..Self::default()
         }
     }
@@ -54,6 +58,14 @@ impl Registry {
 
     pub(crate) fn tenants(&self) -> impl Iterator<Item = &Arc<Tenant>> {
         self.seats.iter().map(|seat| &seat.tenant)
+    }
+
+    /// All of them, for a walk.
+    pub(crate) fn accounts(&self) -> Vec<(AccountId, Account)> {
+        let seats = self.seats.iter();
+        seats
+            .map(|seat| (seat.id.clone(), Account(Arc::clone(&seat.tenant))))
+            .collect()
     }
 
     /// The account, if it is there in this life.

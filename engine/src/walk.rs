@@ -30,9 +30,16 @@ const STEP_BYTES: usize = 64 << 10;
 
 /// Where a walk is.
 #[derive(Debug, Clone, Copy, Default)]
-struct Position {
+pub(crate) struct Position {
     shard: usize,
     slot: u32,
+}
+
+impl Position {
+    /// True when nothing is left.
+    pub(crate) const fn is_past(self, partition: &Partition) -> bool {
+        self.shard >= partition.shards().len()
+    }
 }
 
 /// A large value met by a walk: its step ends, and it is visited without the
@@ -210,13 +217,13 @@ impl Pace {
 }
 
 /// What one holding of a lock may do.
-struct Step {
+pub(crate) struct Step {
     bytes: usize,
     entries: usize,
 }
 
 impl Step {
-    const PLAIN: Self = Self {
+    pub(crate) const PLAIN: Self = Self {
         bytes: STEP_BYTES,
         entries: STEP_SLOTS as usize,
     };
@@ -224,7 +231,7 @@ impl Step {
     /// Looks at live entries from `position` on, and moves it to where to go
     /// on: the next shard, if this one is through. `look` returns the bytes
     /// that it took. Returns how many entries were looked at.
-    fn take(
+    pub(crate) fn take(
         self,
         partition: &Partition,
         position: &mut Position,

@@ -44,6 +44,8 @@ struct Plan<'a> {
     expiry: Expiry,
     /// The value, if it is large: copied before the lock is taken.
     large: Option<&'a Arc<[u8]>>,
+    /// What it had in an earlier engine; else the next one.
+    version: Option<u64>,
 }
 
 impl Tenant {
@@ -53,6 +55,17 @@ impl Tenant {
         call: Call,
         set: &Set<'_>,
         large: Option<&Arc<[u8]>>,
+    ) -> Result<Written, Refused> {
+        self.set_as(call, set, large, None)
+    }
+
+    /// The same, with a version of an earlier engine.
+    pub(crate) fn set_as(
+        &self,
+        call: Call,
+        set: &Set<'_>,
+        large: Option<&Arc<[u8]>>,
+        version: Option<u64>,
     ) -> Result<Written, Refused> {
         let hash = self.partition.hash(set.at);
         self.partition.shard(hash).with(|core, trash| {
@@ -71,6 +84,7 @@ impl Tenant {
                     ExpiryChange::Keep => before.map_or(Expiry::Never, |meta| meta.expiry),
                 },
                 large,
+                version,
             };
             let written = self.put(core, trash, call, live, plan)?;
             Ok(Written::Applied(written))
@@ -101,6 +115,7 @@ impl Tenant {
                 hash,
                 expiry,
                 large: None,
+                version: None,
             };
             self.put(core, trash, call, live, plan)?;
             Ok(sum)
@@ -168,7 +183,7 @@ impl Tenant {
             return Ok(meta);
         }
         let stamp = Stamp {
-            version: self.partition.next_version(),
+            version: (plan.version).unwrap_or_else(|| self.partition.next_version()),
             expiry: plan.expiry,
         };
         let first = self.partition.first_version();

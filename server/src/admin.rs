@@ -4,8 +4,8 @@
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +20,8 @@ use larder_transport::shared::Shared;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use crate::snapshot::Stats;
+
 /// Connections at a time; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 64;
 /// Longest time for the head of a request.
@@ -29,10 +31,16 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// What there is to tell.
 pub(crate) struct Admin {
-    /// False once the server drains.
-    ready: AtomicBool,
-    transport: Arc<Shared>,
+    state: AtomicU8,
+    /// There once calls are served.
+    transport: OnceLock<Arc<Shared>>,
+    snapshots: Option<Arc<Stats>>,
 }
+
+/// What `/readyz` says.
+const LOADING: u8 = 0;
+const READY: u8 = 1;
+const DRAINING: u8 = 2;
 
 /// Prometheus' text format.
 const PROMETHEUS: HeaderValue =
@@ -40,14 +48,25 @@ const PROMETHEUS: HeaderValue =
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 impl Admin {
-    pub(crate) fn new(transport: Arc<Shared>) -> Arc<Self> {
-        let ready = AtomicBool::new(true);
-        Arc::new(Self { ready, transport })
+    /// Of a server that is not ready yet.
+    pub(crate) fn new(snapshots: Option<Arc<Stats>>) -> Arc<Self> {
+        Arc::new(Self {
+            state: AtomicU8::new(LOADING),
+            transport: OnceLock::new(),
+            snapshots,
+        })
+    }
+
+    /// From now on the server answers calls.
+    pub(crate) fn serving(&self, transport: Arc<Shared>) {
+        // A server begins to serve once.
+        let _ = self.transport.set(transport);
+        self.state.store(READY, Ordering::Relaxed);
     }
 
     /// From now on the server is not to be sent calls.
     pub(crate) fn drain(&self) {
-        self.ready.store(false, Ordering::Relaxed);
+        self.state.store(DRAINING, Ordering::Relaxed);
     }
 
     /// Answers on a socket until the runtime ends.
@@ -91,8 +110,11 @@ impl Admin {
         }
         match path {
             "/healthz" => text(StatusCode::OK, "ok\n"),
-            "/readyz" if self.ready.load(Ordering::Relaxed) => text(StatusCode::OK, "ready\n"),
-            "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+            "/readyz" => match self.state.load(Ordering::Relaxed) {
+                READY => text(StatusCode::OK, "ready\n"),
+                DRAINING => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+                _ => text(StatusCode::SERVICE_UNAVAILABLE, "loading\n"),
+            },
             "/metrics" => {
                 let mut answer = text(StatusCode::OK, self.metrics());
                 answer.headers_mut().insert(CONTENT_TYPE, PROMETHEUS);
@@ -105,13 +127,19 @@ impl Admin {
     /// The counters of the transport, and the memory that waits for its clients.
     fn metrics(&self) -> String {
         let mut page = String::new();
-        let counters = self.transport.stats().iter();
+        if let Some(snapshots) = &self.snapshots {
+            snapshots.write(&mut page);
+        }
+        let Some(transport) = self.transport.get() else {
+            return page;
+        };
+        let counters = transport.stats().iter();
         for (name, value) in counters {
             // Writing to a string does not fail.
             let _ = writeln!(page, "# TYPE larder_transport_{name}_total counter");
             let _ = writeln!(page, "larder_transport_{name}_total {value}");
         }
-        let buffered = self.transport.buffered_bytes();
+        let buffered = transport.buffered_bytes();
         let _ = writeln!(page, "# TYPE larder_transport_buffered_bytes gauge");
         let _ = writeln!(page, "larder_transport_buffered_bytes {buffered}");
         page
@@ -141,7 +169,12 @@ mod tests {
 
     #[tokio::test]
     async fn health_and_counters_are_told() {
-        let admin = Admin::new(Arc::new(Shared::new(1 << 20)));
+        let admin = Admin::new(Some(Arc::default()));
+        check(&admin, Method::GET, "/healthz", 200, "ok").await;
+        check(&admin, Method::GET, "/readyz", 503, "loading").await;
+        let saves = "larder_snapshot_saves_total 0\n";
+        check(&admin, Method::GET, "/metrics", 200, saves).await;
+        admin.serving(Arc::new(Shared::new(1 << 20)));
         check(&admin, Method::GET, "/healthz", 200, "ok").await;
         check(&admin, Method::GET, "/readyz", 200, "ready").await;
         check(

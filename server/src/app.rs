@@ -27,10 +27,17 @@ use crate::edge::{Protocols, decode_options};
 use crate::gauge::Gauge;
 use crate::layers::origin::OriginPolicy;
 use crate::listen::{Listening, Socket, SocketFile, start};
+use crate::live::Live;
 use crate::rate::RateLimiter;
 use crate::rpc;
+use crate::snapshot::{Saver, Snapshots, Stats};
 use crate::tenants::Tenants;
 use crate::tls::{self, TlsError};
+
+mod load;
+mod reload;
+
+pub use reload::ReloadError;
 
 /// How long closing answers may take to leave once the grace is over.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -54,6 +61,9 @@ pub enum StartError {
     /// The data directory cannot be opened.
     #[error("data_dir")]
     DataDir(#[from] OpenError),
+    /// The folder of the snapshots cannot be used.
+    #[error("snapshot: {0}")]
+    Snapshot(String),
     /// The client of another Accounts server cannot be made.
     #[error("{0}")]
     Accounts(String),
@@ -81,10 +91,14 @@ pub struct App {
     transport: serve::Config,
     tls: Option<Tls>,
     sockets: Vec<(Socket, String)>,
-    admin: Option<(Socket, String)>,
+    admin: Arc<Admin>,
+    admin_socket: Option<(Socket, String)>,
+    admin_address: Option<String>,
+    snapshots: Option<Snapshots>,
+    snapshot_stats: Arc<Stats>,
     health: Arc<StaticChecker>,
     admin_token: Option<AdminToken>,
-    drain_grace: Duration,
+    config: Config,
 }
 
 impl App {
@@ -95,6 +109,7 @@ impl App {
     /// # Errors
     /// [`StartError`]. Nothing then listens.
     pub async fn build(config: Config) -> Result<Self, StartError> {
+        let whole = config.clone();
         let tls = config.tls.as_ref().map(tls::listener_tls).transpose()?;
         let mut sockets = Vec::with_capacity(config.listen.len());
         for listen in &config.listen {
@@ -125,14 +140,17 @@ impl App {
             seed,
             ..config.transport.clone()
         };
-        let admin = match config.admin {
+        let admin_socket = match config.admin {
             Some(address) => {
                 let (socket, bound) = bind(&Listen::Tcp(address)).await?;
                 Some((socket, bound))
             }
             None => None,
         };
-        let store = Arc::new(engine(&config)?);
+        let snapshots = load::snapshots(&config)?;
+        let store = Arc::new(engine(&config, snapshots.as_ref())?);
+        let snapshot_stats = Arc::<Stats>::default();
+        let admin = Admin::new(snapshots.is_some().then(|| Arc::clone(&snapshot_stats)));
         let core = Arc::new(Core {
             callers: Callers::new(),
             tenants: Tenants::new(Arc::clone(&store)),
@@ -144,15 +162,15 @@ impl App {
                 allowed: config.cors_origins,
                 guard_host,
             },
-            limits: config.limits,
-            transport: transport.clone(),
+            limits: Live::new(config.limits),
+            transport: Live::new(config.transport),
             calls: Arc::new(Semaphore::new(MAX_CALLS_IN_FLIGHT)),
             strangers: Arc::new(Semaphore::new(MAX_STRANGERS_IN_FLIGHT)),
             receiving: Gauge::new(MAX_RECEIVING_BYTES),
             replying: Gauge::new(MAX_REPLYING_BYTES),
             clock: Arc::new(Clock::start()),
             stop: CancellationToken::new(),
-            access_log: RateLimiter::at_most(config.log_calls_per_second),
+            access_log: Some(RateLimiter::at_most(config.log_calls_per_second)),
             accounts,
         });
         let (router, health) = rpc::router(&core, config.role)
@@ -170,9 +188,13 @@ impl App {
             tls,
             sockets,
             admin,
+            admin_socket,
+            admin_address: None,
+            snapshots,
+            snapshot_stats,
             health,
             admin_token,
-            drain_grace: config.drain_grace,
+            config: whole,
         })
     }
 
@@ -182,40 +204,51 @@ impl App {
         self.admin_token.as_ref()
     }
 
+    /// Answers on the admin listener, if that does not yet.
+    fn serve_admin(&mut self) -> Result<(), StartError> {
+        let Some((Socket::Tcp(socket), address)) = self.admin_socket.take() else {
+            return Ok(());
+        };
+        let listener = tokio::net::TcpListener::from_std(socket);
+        let listener = listener.map_err(|error| StartError::Bind {
+            address: address.clone(),
+            reason: error.to_string(),
+        })?;
+        self.admin_address = Some(address);
+        tokio::spawn(Arc::clone(&self.admin).serve(listener));
+        Ok(())
+    }
+
     /// Begins to serve, on threads of its own. The runtime that this is called
     /// on sweeps, and waits for the end.
     ///
     /// # Errors
     /// The machine gives no threads.
-    pub fn run(self) -> Result<Running, StartError> {
+    pub fn run(mut self) -> Result<Running, StartError> {
+        self.serve_admin()?;
+        let threads = |error: io::Error| StartError::Threads(error.to_string());
+        let (store, clock) = (&self.core.store, &self.core.clock);
+        let saver = self.snapshots.map(|snapshots| {
+            let stats = Arc::clone(&self.snapshot_stats);
+            Saver::start(snapshots, Arc::clone(store), Arc::clone(clock), stats)
+        });
+        let saver = saver.transpose().map_err(threads)?;
         let (sockets, addresses) = self.sockets.into_iter().unzip();
         let started = start(sockets, self.tls.as_ref(), self.listening, self.transport);
-        let (transport, socket_files) =
-            started.map_err(|error| StartError::Threads(error.to_string()))?;
-        let admin = Admin::new(transport.shared());
-        let admin_address = match self.admin {
-            Some((Socket::Tcp(socket), address)) => {
-                let failed = |error: io::Error| StartError::Bind {
-                    address: address.clone(),
-                    reason: error.to_string(),
-                };
-                let listener = tokio::net::TcpListener::from_std(socket).map_err(failed)?;
-                tokio::spawn(Arc::clone(&admin).serve(listener));
-                Some(address)
-            }
-            _ => None,
-        };
+        let (transport, socket_files) = started.map_err(threads)?;
+        self.admin.serving(transport.shared());
         let drain = CancellationToken::new();
         tokio::spawn(sweep(Arc::clone(&self.core), drain.clone()));
         Ok(Running {
             addresses,
-            admin_address,
-            admin,
+            admin_address: self.admin_address,
+            admin: self.admin,
+            saver,
             transport,
             drain,
             core: self.core,
             health: self.health,
-            drain_grace: self.drain_grace,
+            config: self.config,
             _socket_files: socket_files,
         })
     }
@@ -227,12 +260,23 @@ pub struct Running {
     addresses: Vec<String>,
     admin_address: Option<String>,
     admin: Arc<Admin>,
+    saver: Option<Saver>,
     transport: serve::Running,
     drain: CancellationToken,
     core: Arc<Core<Engine>>,
     health: Arc<StaticChecker>,
-    drain_grace: Duration,
+    config: Config,
     _socket_files: Vec<SocketFile>,
+}
+
+/// How a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct Ended {
+    /// What became of the calls.
+    pub calls: Drained,
+    /// False if the last snapshot was to be written and could not be.
+    pub is_saved: bool,
 }
 
 /// How a drain went.
@@ -258,14 +302,24 @@ impl Running {
 
     /// Ends the server: reports itself as not serving, takes no more
     /// connections, tells those there are to go away, lets calls in flight end
-    /// within the grace, and then ends them.
-    pub async fn drain(self) -> Drained {
+    /// within the grace, and then ends them. After the last call, the store is
+    /// saved: everything that was acknowledged is in that snapshot.
+    pub async fn drain(mut self) -> Ended {
+        let calls = self.drain_calls().await;
+        let is_saved = match self.saver.take() {
+            Some(saver) => saver.last().await.is_some(),
+            None => true,
+        };
+        Ended { calls, is_saved }
+    }
+
+    async fn drain_calls(&self) -> Drained {
         self.health.shutdown();
         self.admin.drain();
         self.drain.cancel();
         self.transport.drain();
         let ended = || self.transport.ended();
-        if tokio::time::timeout(self.drain_grace, ended())
+        if tokio::time::timeout(self.config.drain_grace, ended())
             .await
             .is_ok()
         {
@@ -313,17 +367,23 @@ async fn sweep(core: Arc<Core<Engine>>, drain: CancellationToken) {
 /// Entries that one sweep takes out at the most.
 const SWEEP_ENTRIES: usize = 10_000;
 
-fn engine(config: &Config) -> Result<Engine, StartError> {
-    Ok(Engine::new(EngineConfig {
+fn engine(config: &Config, snapshots: Option<&Snapshots>) -> Result<Engine, StartError> {
+    let end_version = snapshots.map_or(0, Snapshots::end_version);
+    let engine = EngineConfig {
         max_memory_bytes: config.max_memory_bytes,
         hash_seed: random()?,
-        first_version: first_version(),
+        first_version: first_version().max(end_version),
         keyspace: if config.shared_keyspace {
             Keyspace::Shared
         } else {
             Keyspace::PerAccount
         },
-    }))
+    };
+    Ok(if snapshots.is_some() {
+        Engine::restoring(engine)
+    } else {
+        Engine::new(engine)
+    })
 }
 
 fn features(config: &Config) -> Vec<&'static str> {
@@ -356,7 +416,8 @@ fn random<const BYTES: usize>() -> Result<[u8; BYTES], StartError> {
 }
 
 /// Versions of this run begin above those of every run before, as long as fewer
-/// than 2^20 writes a millisecond were made: the boot time is the upper part.
+/// than 2^12 writes a millisecond were made to one account: the boot time is
+/// the upper part. An entry of a snapshot keeps its version for half a year so.
 fn first_version() -> u64 {
-    clock::unix_millis() << 20
+    clock::unix_millis() << 12
 }

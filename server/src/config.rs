@@ -9,10 +9,19 @@ use std::time::Duration;
 
 use larder_model::{AccountName, Limits};
 use larder_transport::serve;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
+mod check;
+mod layers;
+mod names;
+mod print;
+mod reload;
+mod snapshot;
 mod transport;
 
+pub use layers::{Layers, Source};
+pub use reload::{Changes, NeedsRestart};
+pub use snapshot::{SnapshotConfig, SnapshotSettings};
 pub use transport::{AbuseSettings, BudgetSettings, TransportSettings};
 
 /// Where a server listens.
@@ -30,6 +39,15 @@ impl Listen {
         match self {
             Self::Tcp(address) => address.ip().is_loopback(),
             Self::Unix(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -104,6 +122,12 @@ impl fmt::Display for ByteSize {
     }
 }
 
+impl Serialize for ByteSize {
+    fn serialize<S: serde::Serializer>(&self, target: S) -> Result<S::Ok, S::Error> {
+        target.collect_str(self)
+    }
+}
+
 impl<'de> Deserialize<'de> for ByteSize {
     fn deserialize<D: serde::Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
@@ -120,7 +144,7 @@ impl<'de> Deserialize<'de> for ByteSize {
 }
 
 /// How the access log is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
@@ -147,7 +171,7 @@ impl FromStr for LogFormat {
 
 /// Settings as they were written, all optional. A configuration file has these
 /// names; the command line has them with dashes.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// Where to listen; default `127.0.0.1:5051`.
@@ -193,6 +217,8 @@ pub struct Settings {
     pub max_list_page: Option<usize>,
     /// How the access log is written; default text.
     pub log_format: Option<LogFormat>,
+    /// Filter of the log, in the syntax of `tracing`; default `info`.
+    pub log_filter: Option<String>,
     /// Most lines a second for calls that went well; default 100. Errors are
     /// always written.
     pub log_calls_per_second: Option<u64>,
@@ -201,6 +227,8 @@ pub struct Settings {
     pub drain_grace_seconds: Option<u64>,
     /// Where health and metrics are told, `IP:PORT`; default nowhere.
     pub admin: Option<String>,
+    /// Snapshots of the store, in the data directory.
+    pub snapshot: Option<SnapshotSettings>,
     /// Limits of the transport; in a file only.
     pub transport: Option<TransportSettings>,
 }
@@ -213,13 +241,14 @@ fn one_line(text: &str, error: &toml::de::Error) -> String {
     };
     let number = before.matches('\n').count() + 1;
     let line = text.lines().nth(number - 1).unwrap_or_default().trim();
-    format!("line {number}, `{line}`: {reason}")
+    let hint = unknown(&reason).and_then(check::suggestion);
+    let hint = hint.map_or(String::new(), |name| format!("; did you mean `{name}`?"));
+    format!("line {number}, `{line}`: {reason}{hint}")
 }
 
-macro_rules! overlay {
-    ($over:ident, $under:ident: $($field:ident),* $(,)?) => {
-        Settings { $($field: $over.$field.or($under.$field)),* }
-    };
+/// The name in a message about one that is not known.
+fn unknown(reason: &str) -> Option<&str> {
+    reason.strip_prefix("unknown field `")?.split('`').next()
 }
 
 impl Settings {
@@ -236,17 +265,9 @@ impl Settings {
         toml::from_str(&text).map_err(|error| failed(one_line(&text, &error)))
     }
 
-    /// These settings where they are given, `under` where they are not.
-    #[must_use]
-    pub fn over(self, under: Self) -> Self {
-        let over = self;
-        overlay!(over, under:
-            listen, data_dir, max_memory, threads, tls_cert, tls_key, client_ca, allow_clear_text,
-            accounts, accounts_token_file, accounts_ca, accounts_max_age_seconds, anonymous,
-            shared_keyspace, cors_origin, max_connections, max_key_bytes, max_value_bytes,
-            max_batch_keys, max_list_page, log_format, log_calls_per_second,
-            drain_grace_seconds, admin, transport,
-        )
+    /// Reads a table.
+    fn deserialize_table(table: toml::Table) -> Result<Self, toml::de::Error> {
+        table.try_into()
     }
 }
 
@@ -300,6 +321,8 @@ pub struct Config {
     pub threads: usize,
     /// TLS; clear text without.
     pub tls: Option<TlsFiles>,
+    /// Clear text was asked for beyond loopback.
+    pub allow_clear_text: bool,
     /// Another Accounts server; else accounts are kept in this process.
     pub accounts: Option<RemoteAccounts>,
     /// Account of callers without a credential.
@@ -316,12 +339,16 @@ pub struct Config {
     pub limits: Limits,
     /// How the access log is written.
     pub log_format: LogFormat,
+    /// Filter of the log, in the syntax of `tracing`.
+    pub log_filter: Option<String>,
     /// Most lines a second for calls that went well.
     pub log_calls_per_second: u64,
     /// How long calls in flight may take to end at shutdown.
     pub drain_grace: Duration,
     /// Where health and metrics are told.
     pub admin: Option<SocketAddr>,
+    /// Snapshots; `None`: none.
+    pub snapshot: Option<SnapshotConfig>,
     /// The transport's part.
     pub transport: serve::Config,
 }
@@ -335,6 +362,20 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
         /// Line, key and reason.
+        reason: String,
+    },
+    /// A variable of the environment cannot be understood.
+    #[error("{name}: {reason}")]
+    Variable {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Command line, environment and file make no whole.
+    #[error("the settings together: {reason}")]
+    Together {
+        /// Why.
         reason: String,
     },
     /// A setting is out of its range, or contradicts another.
@@ -428,6 +469,8 @@ impl Config {
         let connections = settings.max_connections;
         let admin = settings.admin.as_deref().map(admin).transpose()?;
         let transport = settings.transport.unwrap_or_default();
+        let own_data = accounts.is_none() || settings.data_dir.is_some();
+        let snapshot = settings.snapshot.unwrap_or_default().parse(own_data)?;
         let config = Self {
             role,
             listen,
@@ -441,6 +484,8 @@ impl Config {
             max_connections: within("max_connections", connections, 10_000, 1..=1_000_000)?,
             limits: limits(&settings)?,
             log_format: settings.log_format.unwrap_or_default(),
+            log_filter: settings.log_filter,
+            allow_clear_text: settings.allow_clear_text.unwrap_or(false),
             log_calls_per_second: within(
                 "log_calls_per_second",
                 settings.log_calls_per_second,
@@ -451,6 +496,7 @@ impl Config {
             cors_origins: settings.cors_origin.unwrap_or_default(),
             data_dir: settings.data_dir.unwrap_or_else(|| default_data_dir.into()),
             admin,
+            snapshot: snapshot.filter(|_| role == Role::Cache),
             transport: serve::Config::default(),
         };
         config.set_transport(&transport)

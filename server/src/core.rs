@@ -13,6 +13,7 @@ use crate::callers::Callers;
 use crate::clock::Clock;
 use crate::gauge::Gauge;
 use crate::layers::origin::OriginPolicy;
+use crate::live::Live;
 use crate::rate::RateLimiter;
 use crate::tenants::Tenants;
 
@@ -26,9 +27,9 @@ pub(crate) struct Core<S: Store> {
     pub(crate) accounts: Option<Arc<Accounts>>,
     pub(crate) anonymous: Option<Anonymous>,
     pub(crate) origins: OriginPolicy,
-    pub(crate) limits: Limits,
+    pub(crate) limits: Live<Limits>,
     /// How the transport serves; its limits are told to whoever asks.
-    pub(crate) transport: serve::Config,
+    pub(crate) transport: Live<serve::Config>,
     /// Places for calls in flight.
     pub(crate) calls: Arc<Semaphore>,
     /// Places for calls whose caller is not known, or need not be.

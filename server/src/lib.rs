@@ -13,19 +13,23 @@ mod core;
 mod edge;
 mod failure;
 mod gauge;
+mod http1;
 mod layers;
 mod listen;
+mod live;
 mod methods;
 mod rate;
 mod rpc;
+mod snapshot;
 mod tenants;
 mod tls;
 mod typed;
 
-pub use app::{App, Drained, Running, StartError};
+pub use app::{App, Drained, Ended, ReloadError, Running, StartError};
 pub use config::{
-    AbuseSettings, BudgetSettings, ByteSize, Config, ConfigError, Listen, LogFormat,
-    RemoteAccounts, Role, Settings, TlsFiles, TransportSettings,
+    AbuseSettings, BudgetSettings, ByteSize, Changes, Config, ConfigError, Layers, Listen,
+    LogFormat, NeedsRestart, RemoteAccounts, Role, Settings, SnapshotConfig, SnapshotSettings,
+    Source, TlsFiles, TransportSettings,
 };
 /// What became of the administrator's token at start-up.
 pub use larder_accounts::{AdminToken, AdminTokenState};

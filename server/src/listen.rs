@@ -8,17 +8,12 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use buffa::DecodeOptions;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use larder_api::wire::MAX_METADATA_BYTES;
 use larder_model::Store;
 use larder_transport::general;
 use larder_transport::rpc::Rpc;
@@ -29,11 +24,10 @@ use crate::config::{Listen, Role};
 use crate::connection::Connection;
 use crate::core::Core;
 use crate::edge::{Edge, Protocols};
+use crate::http1;
 use crate::layers::finish::CallBody;
 use crate::typed::TypedLane;
 
-/// HTTP/1.1: longest time for a request's head.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Not yet accepted connections.
 const BACKLOG: u32 = 1024;
 
@@ -126,50 +120,25 @@ impl<S: Store> Serve for Listening<S> {
         io: Rewind<serve::Socket>,
         who: ConnectionInfo,
         proof: Proof,
-        mut drain: watch::Receiver<bool>,
+        drain: watch::Receiver<bool>,
     ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let connection = Connection::new(Arc::clone(&self.core), who.peer);
         let edge = Arc::new(Edge::new(self.protocols.clone(), connection));
         let proof = Arc::new(proof);
-        let service = service_fn(move |request: Request<Incoming>| {
+        let answer = move |request: Request<Incoming>| {
             let (edge, proof) = (Arc::clone(&edge), Arc::clone(&proof));
             async move {
                 let response = edge.serve(request).await;
                 proof.proven();
-                Ok::<_, Infallible>(response)
+                response
             }
-        });
+        };
         Box::pin(async move {
-            let connection = http1_builder().serve_connection(TokioIo::new(io), service);
-            tokio::pin!(connection);
-            let told = async {
-                if drain.wait_for(|drain| *drain).await.is_err() {
-                    // Nobody can tell it to drain any more.
-                    std::future::pending::<()>().await;
-                }
-            };
-            let served = tokio::select! {
-                served = connection.as_mut() => served,
-                () = told => {
-                    // `connection: close`; calls in flight end.
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            };
-            if let Err(error) = served {
+            if let Err(error) = http1::serve(io, answer, drain).await {
                 tracing::debug!(peer = %who.peer, %error, "connection ended");
             }
         })
     }
-}
-
-fn http1_builder() -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(MAX_METADATA_BYTES as usize * 4);
-    builder
 }
 
 /// The general lane of a connection.

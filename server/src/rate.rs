@@ -15,6 +15,8 @@ pub(crate) struct RateLimiter {
     next_ns: AtomicU64,
 }
 
+/// An interval that lets nothing through.
+const NOTHING: u64 = u64::MAX;
 /// What may come at once.
 const BURST: Duration = Duration::from_secs(1);
 
@@ -29,13 +31,19 @@ impl Default for RateLimiter {
 }
 
 impl RateLimiter {
-    /// A limiter; `None` if it would let nothing through.
-    pub(crate) fn at_most(per_second: u64) -> Option<Self> {
-        (per_second > 0).then(|| {
-            let limiter = Self::default();
-            limiter.set_rate(Some(per_second));
-            limiter
-        })
+    /// A limiter that lets so many through, also none.
+    pub(crate) fn at_most(per_second: u64) -> Self {
+        let limiter = Self::default();
+        limiter.set_most(per_second);
+        limiter
+    }
+
+    /// Lets so many through from now on, also none.
+    pub(crate) fn set_most(&self, per_second: u64) {
+        match per_second {
+            0 => self.interval_ns.store(NOTHING, Ordering::Relaxed),
+            rate => self.set_rate(Some(rate)),
+        }
     }
 
     /// `None` means no limit.
@@ -65,10 +73,13 @@ impl RateLimiter {
         let now_ns = nanos(now.saturating_duration_since(self.origin));
         let burst_ns = nanos(BURST).saturating_sub(interval_ns);
         let next_ns = self.next_ns.load(Ordering::Relaxed);
-        interval_ns > 0 && next_ns.saturating_sub(now_ns) > burst_ns
+        interval_ns == NOTHING || interval_ns > 0 && next_ns.saturating_sub(now_ns) > burst_ns
     }
 
     fn take_at(&self, now_ns: u64, interval_ns: u64) -> Result<(), Duration> {
+        if interval_ns == NOTHING {
+            return Err(Duration::MAX);
+        }
         // At least one call fits, however low the rate.
         let burst_ns = nanos(BURST).saturating_sub(interval_ns);
         let step = |next: u64| {
@@ -100,6 +111,18 @@ mod tests {
             let got = got.map_err(|wait| u64::try_from(wait.as_millis()).expect("short"));
             assert_eq!(got, *expected, "{per_second} a second, at {at_ms} ms");
         }
+    }
+
+    #[test]
+    fn a_rate_of_nothing_lets_nothing_through_until_it_is_another() {
+        let limiter = RateLimiter::at_most(0);
+        let now = limiter.origin + Duration::from_secs(9);
+        assert!(limiter.is_spent(now) && limiter.take(now).is_err());
+        limiter.set_most(1);
+        assert!(!limiter.is_spent(now) && limiter.take(now).is_ok());
+        limiter.set_most(0);
+        let later = now + Duration::from_secs(60);
+        assert!(limiter.is_spent(later) && limiter.take(later).is_err());
     }
 
     #[test]

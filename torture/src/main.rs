@@ -1,5 +1,5 @@
-//! Attacks on a running server, and what they do to its other clients:
-//! `cargo xtask torture http2`.
+//! Attacks on a running server, and what they do to its other clients, and ends of a
+//! server while clients write: `cargo xtask torture http2`, `drain` and `crash`.
 //!
 //! | module | what |
 //! |---|---|
@@ -8,9 +8,11 @@
 //! | `wire` | one connection of an attacker: frames, without any of the rules |
 //! | `calls` | the calls that both make |
 //! | `http2` | the attacks, and what each must come to |
+//! | `restart` | ends by SIGTERM and SIGKILL, and what is there after the next start |
 
 mod calls;
 mod http2;
+mod restart;
 mod server;
 mod victim;
 mod wire;
@@ -35,6 +37,26 @@ struct Arguments {
 enum Kind {
     /// What a client can do with HTTP/2 (RFC 9113, section 10.5).
     Http2(Http2),
+    /// Ends by SIGTERM under load: no call cut, nothing acknowledged lost.
+    Drain(Restart),
+    /// Ends by SIGKILL under load, a third in the middle of a snapshot: every snapshot is whole.
+    Crash(Restart),
+}
+
+#[derive(Args)]
+struct Restart {
+    /// How often.
+    #[arg(long, default_value_t = 500)]
+    rounds: u64,
+    /// When each comes.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Connections that write, with 8 calls in flight each.
+    #[arg(long, default_value_t = 8)]
+    connections: usize,
+    /// The `larder` to run [default: the one that was built with this program].
+    #[arg(long, value_name = "PROGRAM")]
+    larder: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -69,7 +91,29 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    let Kind::Http2(arguments) = Arguments::parse().kind;
+    match Arguments::parse().kind {
+        Kind::Http2(arguments) => http2(arguments),
+        Kind::Drain(arguments) => restart(arguments, restart::End::Drain),
+        Kind::Crash(arguments) => restart(arguments, restart::End::Crash),
+    }
+}
+
+fn restart(arguments: Restart, end: restart::End) -> anyhow::Result<ExitCode> {
+    let own = std::env::current_exe()?;
+    let plan = restart::Plan {
+        larder: arguments
+            .larder
+            .unwrap_or_else(|| own.with_file_name("larder")),
+        end,
+        rounds: arguments.rounds,
+        seed: arguments.seed,
+        connections: arguments.connections.max(1),
+    };
+    let good = restart::run(&plan)?;
+    Ok(ExitCode::from(u8::from(!good)))
+}
+
+fn http2(arguments: Http2) -> anyhow::Result<ExitCode> {
     if arguments.list {
         http2::list();
         return Ok(ExitCode::SUCCESS);

@@ -71,8 +71,9 @@ enum Chore {
         /// Attack an optimised build.
         #[arg(long)]
         release: bool,
-        /// A kind of attack, `http2`, and: --list, --attack NAME, --seconds N,
-        /// --connections N, --larder PROGRAM, --echo-cache.
+        /// `http2` and: --list, --attack NAME, --seconds N, --connections N,
+        /// --larder PROGRAM, --echo-cache; `drain` or `crash` and: --rounds N, --seed N,
+        /// --connections N, --larder PROGRAM.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

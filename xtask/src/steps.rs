@@ -214,6 +214,22 @@ pub(crate) const ALL: &[Step] = &[
         run: torture_http2,
     },
     Step {
+        name: "torture-drain",
+        about: "ends by SIGTERM cut no call and lose nothing that was acknowledged",
+        needs: &["build"],
+        tools: &["sh"],
+        lane: Lane::Free,
+        run: torture_drain,
+    },
+    Step {
+        name: "torture-crash",
+        about: "ends by SIGKILL leave whole snapshots",
+        needs: &["build"],
+        tools: &["sh"],
+        lane: Lane::Free,
+        run: torture_crash,
+    },
+    Step {
         name: "e2e-go",
         about: "the talk's programs and more, from Go",
         needs: &["build", "setup-go"],
@@ -329,6 +345,19 @@ fn torture_http2(shell: &Shell) -> anyhow::Result<Done> {
     let mut command = shell.command(built(shell, "larder-torture")?, ".");
     let size = ["--seconds", "0.6", "--connections", "1000"];
     shell.run(command.arg("http2").args(size))?;
+    Ok(Done::Passed)
+}
+
+fn torture_drain(shell: &Shell) -> anyhow::Result<Done> {
+    let mut command = shell.command(built(shell, "larder-torture")?, ".");
+    shell.run(command.args(["drain", "--rounds", "20"]))?;
+    Ok(Done::Passed)
+}
+
+/// Six, two of them in the middle of a snapshot.
+fn torture_crash(shell: &Shell) -> anyhow::Result<Done> {
+    let mut command = shell.command(built(shell, "larder-torture")?, ".");
+    shell.run(command.args(["crash", "--rounds", "6"]))?;
     Ok(Done::Passed)
 }
 

@@ -41,6 +41,8 @@ pub(crate) async fn call(
         Command::Usage => usage(&caller, out).await,
         Command::Serve(_)
         | Command::Accounts(_)
+        | Command::Config(_)
+        | Command::Health(_)
         | Command::Completions { .. }
         | Command::Bench(_)
         | Command::Man(_) => Err(Failure::Usage("this command runs by itself".into())),

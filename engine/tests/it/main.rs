@@ -5,6 +5,7 @@ mod accounts;
 mod driver;
 mod memory;
 mod shared;
+mod snapshot;
 mod threads;
 mod walks;
 

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn parse(toml: &str) -> Result<Config, ConfigError> {
+pub(super) fn parse(toml: &str) -> Result<Config, ConfigError> {
     let settings: Settings = toml::from_str(toml).expect("a table of settings");
     Config::parse(Role::Cache, settings, Path::new("data"))
 }
@@ -99,14 +99,100 @@ fn anonymous_is_served_by_default_only_where_nobody_else_gets_in() {
 }
 
 #[test]
-fn the_command_line_wins_over_the_file() {
-    let file: Settings = toml::from_str("threads = 2\nmax_list_page = 7").expect("settings");
+fn the_command_line_wins_over_the_environment_and_that_over_the_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("larder.toml");
+    let file = "threads = 1\nmax_list_page = 1\nmax_batch_keys = 1\n[snapshot]\ninterval_seconds = 1\n\
+                [transport.abuse]\npings = { burst = 1, per_second = 2 }";
+    std::fs::write(&path, file).expect("the disk has room");
+    let variable = |name: &str| {
+        let value = match name {
+            "LARDER_THREADS" | "LARDER_MAX_LIST_PAGE" => "2",
+            "LARDER_TRANSPORT_ABUSE_PINGS_BURST" => "7",
+            "LARDER_SNAPSHOT_LOAD_AFTER_CRASH" => "false",
+            "LARDER_LISTEN" => "127.0.0.1:1, unix:a",
+            "LARDER_LOG" => "debug",
+            "LARDER_ANONYMOUS" => "123",
+            "LARDER_ADMIN" => "",
+            _ => return None,
+        };
+        Some(value.to_owned())
+    };
     let line = Settings {
         threads: Some(3),
         ..Settings::default()
     };
-    let both = line.over(file);
-    assert_eq!((both.threads, both.max_list_page), (Some(3), Some(7)));
+    let layers = Layers::read(Some(&path), variable, &line).expect("settings");
+    let all = &layers.settings;
+    let numbers = (all.threads, all.max_list_page, all.max_batch_keys);
+    assert_eq!(numbers, (Some(3), Some(2), Some(1)));
+    let snapshot = all.snapshot.expect("a table");
+    assert_eq!(snapshot.interval_seconds, Some(1));
+    assert_eq!(snapshot.load_after_crash, Some(false));
+    let pings = all
+        .transport
+        .expect("a table")
+        .abuse
+        .pings
+        .expect("a budget");
+    assert_eq!((pings.burst, pings.per_second), (7, 2));
+    assert_eq!(all.listen.as_deref().map(<[_]>::len), Some(2));
+    assert_eq!(all.log_filter.as_deref(), Some("debug"));
+    assert_eq!((all.anonymous.as_deref(), &all.admin), (Some("123"), &None));
+    let check = |name: &str, source: &str| {
+        assert!(layers.source(name).to_string().ends_with(source), "{name}");
+    };
+    check("threads", "command line");
+    check("max_list_page", "$LARDER_MAX_LIST_PAGE");
+    check("max_batch_keys", "larder.toml");
+    check("transport.abuse.pings.per_second", "larder.toml");
+    check("log_filter", "$LARDER_LOG");
+    check("max_memory", "default");
+}
+
+#[test]
+fn a_variable_that_cannot_be_understood_is_named() {
+    let check = |name: &str, value: &str| {
+        let variable = |asked: &str| (asked == name).then(|| value.to_owned());
+        let error = Layers::read(None, variable, &Settings::default()).expect_err(name);
+        assert!(
+            error.to_string().starts_with(&format!("{name}: ")),
+            "{error}"
+        );
+    };
+    check("LARDER_THREADS", "many");
+    check("LARDER_MAX_MEMORY", "1 elephant");
+    check("LARDER_LOG_FORMAT", "xml");
+    check("LARDER_SNAPSHOT_ENABLED", "perhaps");
+}
+
+#[test]
+fn what_is_printed_says_the_same() {
+    let check = |toml: &str| {
+        let config = parse(toml).expect(toml);
+        let page = config.print(&Layers::default());
+        let again = parse(&page).unwrap_or_else(|error| panic!("{error}:\n{page}"));
+        assert_eq!(again, config, "{page}");
+        for name in names::names() {
+            let last = name.path.rsplit('.').next().expect("a name");
+            let is_there = |line: &str| line.trim_start_matches("# ").starts_with(last);
+            assert!(page.lines().any(is_there), "{last}");
+        }
+    };
+    check("");
+    check("listen = ['0.0.0.0:1', 'unix:/a b']\nallow_clear_text = true\nmax_memory = '17MiB'");
+    check(
+        "accounts = 'https://a.example:1'\naccounts_ca = 'ca'\naccounts_max_age_seconds = 1\nanonymous = 'x'",
+    );
+    check(
+        "tls_cert = 'c'\ntls_key = 'k'\nclient_ca = 'a'\nadmin = '127.0.0.1:1'\nlog_format = 'json'",
+    );
+    check(
+        "cors_origin = ['https://a.example']\n[snapshot]\nenabled = false\n[transport]\nage_seconds = 9",
+    );
+    let config = parse("accounts = 'http://user:secret@localhost:1'").expect("a configuration");
+    let page = config.print(&Layers::default());
+    assert!(!page.contains("secret"), "{page}");
 }
 
 #[test]
@@ -161,10 +247,19 @@ fn the_transport_is_told_what_the_file_says() {
 }
 
 #[test]
-fn every_setting_of_the_transport_is_documented() {
+fn every_setting_is_documented() {
     let documented = include_str!("../../../docs/configuration.md");
-    let names = TransportSettings::NAMES.iter().chain(AbuseSettings::NAMES);
-    for name in names {
-        assert!(documented.contains(&format!("\n| `{name}` |")), "{name}");
+    // A budget is one row.
+    let names = names::names();
+    let names = names.iter().map(|name| {
+        let mut parts = name.path.split('.');
+        match name.path.starts_with("transport.abuse.") {
+            true => parts.nth(2),
+            false => parts.next_back(),
+        }
+    });
+    for name in names.flatten() {
+        let is_row = |line: &str| line.starts_with("| `") && line.contains(&format!("`{name}`"));
+        assert!(documented.lines().any(is_row), "{name}");
     }
 }

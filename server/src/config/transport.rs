@@ -6,7 +6,7 @@ use std::time::Duration;
 use larder_api::wire;
 use larder_transport::limits::{AbuseLimits, Budget, Limits, Times};
 use larder_transport::serve;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Config, ConfigError, within};
 
@@ -16,10 +16,10 @@ const CONNECTION_GRACE_SECONDS: u64 = 30;
 
 /// Defines the settings, each with its type, range, and place.
 macro_rules! settings {
-    ($($name:ident: $kind:ty, $range:expr, |$config:ident, $value:ident| $set:expr;)+) => {
+    ($($name:ident: $kind:ty, $range:expr, $($place:ident).+;)+) => {
         /// Limits of connections and of what is on them. Each is named as in the
         /// transport; its default stands in `docs/configuration.md`.
-        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(deny_unknown_fields)]
         pub struct TransportSettings {
             $(
@@ -32,24 +32,54 @@ macro_rules! settings {
         }
 
         impl TransportSettings {
-            /// The names, for the test of the documentation.
-            #[cfg(test)]
-            pub(super) const NAMES: &'static [&'static str] = &[$(stringify!($name)),+];
-
             fn set(&self, config: &mut serve::Config) -> Result<(), ConfigError> {
                 $(
                     if self.$name.is_some() {
                         let name = concat!("transport.", stringify!($name));
                         let range = $range;
-                        let $value = within(name, self.$name, *range.start(), range)?;
-                        let $config = &mut *config;
-                        $set;
+                        let value = within(name, self.$name, *range.start(), range)?;
+                        config.$($place).+.put(value);
                     }
                 )+
                 self.abuse.set(&mut config.limits.abuse)
             }
+
+            /// The settings that say how `config` is.
+            pub(super) fn of(config: &serve::Config) -> Self {
+                Self {
+                    $($name: Some(config.$($place).+.written()),)+
+                    abuse: AbuseSettings::of(&config.limits.abuse),
+                }
+            }
         }
     };
+}
+
+/// A limit, and how it is written.
+trait Limit<T> {
+    fn put(&mut self, written: T);
+    fn written(&self) -> T;
+}
+
+impl<T: Copy> Limit<T> for T {
+    fn put(&mut self, written: T) {
+        *self = written;
+    }
+
+    fn written(&self) -> T {
+        *self
+    }
+}
+
+/// In seconds.
+impl Limit<u64> for Duration {
+    fn put(&mut self, written: u64) {
+        *self = seconds(written);
+    }
+
+    fn written(&self) -> u64 {
+        self.as_secs()
+    }
 }
 
 /// More than anybody waits.
@@ -57,31 +87,31 @@ const DAY: u64 = 24 * 3600;
 const GIB: usize = 1 << 30;
 
 settings! {
-    max_unproven_connections: usize, 1..=1_000_000, |c, n| c.max_unproven_connections = n;
-    max_handshakes: usize, 1..=100_000, |c, n| c.max_handshakes = n;
-    max_buffered_bytes: usize, 1 << 20..=1 << 40, |c, n| c.max_buffered_bytes = n;
-    header_table_bytes: u32, 4096..=1 << 20, |c, n| c.limits.header_table_bytes = n;
-    max_concurrent_streams: u32, 1..=1_000_000, |c, n| c.limits.max_concurrent_streams = n;
-    stream_window_bytes: u32, 65_535..=1 << 30, |c, n| c.limits.stream_window_bytes = n;
-    connection_window_bytes: u32, 65_535..=1 << 30, |c, n| c.limits.connection_window_bytes = n;
-    max_header_list_bytes: u32, 1024..=1 << 20, |c, n| c.limits.max_header_list_bytes = n;
-    max_header_block_bytes: usize, 1024..=1 << 24, |c, n| c.limits.max_header_block_bytes = n;
-    max_continuations: u32, 0..=10_000, |c, n| c.limits.max_continuations = n;
-    max_frames_per_turn: u32, 1..=100_000, |c, n| c.limits.max_frames_per_turn = n;
-    max_output_bytes: usize, 16 << 10..=GIB, |c, n| c.limits.max_output_bytes = n;
-    max_unsent_bytes: usize, 64 << 10..=GIB, |c, n| c.limits.max_unsent_bytes = n;
-    max_assembly_bytes: usize, 64 << 10..=GIB, |c, n| c.limits.max_assembly_bytes = n;
-    handshake_seconds: u64, 1..=DAY, |c, n| c.limits.times.handshake = seconds(n);
-    first_request_seconds: u64, 1..=DAY, |c, n| c.limits.times.first_request = seconds(n);
-    preface_seconds: u64, 1..=DAY, |c, n| c.limits.times.preface = seconds(n);
-    header_block_seconds: u64, 1..=DAY, |c, n| c.limits.times.header_block = seconds(n);
-    settings_ack_seconds: u64, 1..=DAY, |c, n| c.limits.times.settings_ack = seconds(n);
-    stall_seconds: u64, 1..=DAY, |c, n| c.limits.times.stall = seconds(n);
-    keepalive_seconds: u64, 1..=DAY, |c, n| c.limits.times.keepalive = seconds(n);
-    keepalive_ack_seconds: u64, 1..=DAY, |c, n| c.limits.times.keepalive_ack = seconds(n);
-    idle_seconds: u64, 1..=365 * DAY, |c, n| c.limits.times.idle = seconds(n);
-    age_seconds: u64, 1..=365 * DAY, |c, n| c.limits.times.age = seconds(n);
-    age_grace_seconds: u64, 1..=DAY, |c, n| c.limits.times.drain_grace = seconds(n);
+    max_unproven_connections: usize, 1..=1_000_000, max_unproven_connections;
+    max_handshakes: usize, 1..=100_000, max_handshakes;
+    max_buffered_bytes: usize, 1 << 20..=1 << 40, max_buffered_bytes;
+    header_table_bytes: u32, 4096..=1 << 20, limits.header_table_bytes;
+    max_concurrent_streams: u32, 1..=1_000_000, limits.max_concurrent_streams;
+    stream_window_bytes: u32, 65_535..=1 << 30, limits.stream_window_bytes;
+    connection_window_bytes: u32, 65_535..=1 << 30, limits.connection_window_bytes;
+    max_header_list_bytes: u32, 1024..=1 << 20, limits.max_header_list_bytes;
+    max_header_block_bytes: usize, 1024..=1 << 24, limits.max_header_block_bytes;
+    max_continuations: u32, 0..=10_000, limits.max_continuations;
+    max_frames_per_turn: u32, 1..=100_000, limits.max_frames_per_turn;
+    max_output_bytes: usize, 16 << 10..=GIB, limits.max_output_bytes;
+    max_unsent_bytes: usize, 64 << 10..=GIB, limits.max_unsent_bytes;
+    max_assembly_bytes: usize, 64 << 10..=GIB, limits.max_assembly_bytes;
+    handshake_seconds: u64, 1..=DAY, limits.times.handshake;
+    first_request_seconds: u64, 1..=DAY, limits.times.first_request;
+    preface_seconds: u64, 1..=DAY, limits.times.preface;
+    header_block_seconds: u64, 1..=DAY, limits.times.header_block;
+    settings_ack_seconds: u64, 1..=DAY, limits.times.settings_ack;
+    stall_seconds: u64, 1..=DAY, limits.times.stall;
+    keepalive_seconds: u64, 1..=DAY, limits.times.keepalive;
+    keepalive_ack_seconds: u64, 1..=DAY, limits.times.keepalive_ack;
+    idle_seconds: u64, 1..=365 * DAY, limits.times.idle;
+    age_seconds: u64, 1..=365 * DAY, limits.times.age;
+    age_grace_seconds: u64, 1..=DAY, limits.times.drain_grace;
 }
 
 const fn seconds(number: u64) -> Duration {
@@ -90,7 +120,7 @@ const fn seconds(number: u64) -> Duration {
 
 /// A token bucket: so many at once, so many more a second, and so many more for
 /// each call answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BudgetSettings {
     /// At once.
@@ -106,7 +136,7 @@ macro_rules! budgets {
     ($($name:ident,)+) => {
         /// What a client may do although it costs the server more than the client;
         /// excess ends its connection.
-        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(deny_unknown_fields)]
         pub struct AbuseSettings {
             $(
@@ -116,10 +146,6 @@ macro_rules! budgets {
         }
 
         impl AbuseSettings {
-            /// The names, for the test of the documentation.
-            #[cfg(test)]
-            pub(super) const NAMES: &'static [&'static str] = &[$(stringify!($name)),+];
-
             fn set(&self, limits: &mut AbuseLimits) -> Result<(), ConfigError> {
                 $(
                     if let Some(BudgetSettings { burst, per_second, per_work }) = self.$name {
@@ -129,6 +155,15 @@ macro_rules! budgets {
                     }
                 )+
                 Ok(())
+            }
+
+            fn of(limits: &AbuseLimits) -> Self {
+                Self {
+                    $($name: Some({
+                        let Budget { burst, per_second, per_work } = limits.$name;
+                        BudgetSettings { burst, per_second, per_work }
+                    }),)+
+                }
             }
         }
     };

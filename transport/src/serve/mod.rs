@@ -110,6 +110,7 @@ impl Default for Config {
 pub struct Running {
     course: watch::Sender<Course>,
     drain: watch::Sender<bool>,
+    limits: watch::Sender<Arc<Limits>>,
     /// Each thread has a receiver until it ends.
     alive: watch::Sender<()>,
     threads: Vec<JoinHandle<()>>,
@@ -152,6 +153,12 @@ impl Running {
         }
     }
 
+    /// Gives the connections that begin from now on these limits.
+    pub fn set_limits(&self, limits: &Limits) {
+        let limits = Arc::new(limits.clone().in_range());
+        self.limits.send_replace(limits);
+    }
+
     /// What was counted.
     #[must_use]
     pub fn stats(&self) -> &Stats {
@@ -183,9 +190,11 @@ pub fn serve<S: Serve>(
     let (course, courses) = watch::channel(Course::Serving);
     let (drain, drained) = watch::channel(false);
     let (alive, lives) = watch::channel(());
+    let (limits, limited) = watch::channel(Arc::new(config.limits.clone()));
     let signals = Signals {
         course: courses,
         drain: drained,
+        limits: limited,
         alive: lives,
     };
     let (workers, mut threads) = workers::start(serve, &config, &shared, &signals)?;
@@ -195,6 +204,7 @@ pub fn serve<S: Serve>(
     Ok(Running {
         course,
         drain,
+        limits,
         alive,
         threads,
         shared,
@@ -206,6 +216,8 @@ pub fn serve<S: Serve>(
 struct Signals {
     course: watch::Receiver<Course>,
     drain: watch::Receiver<bool>,
+    /// Of connections that begin.
+    limits: watch::Receiver<Arc<Limits>>,
     alive: watch::Receiver<()>,
 }
 

@@ -24,7 +24,7 @@ use super::unproven::{Fate, Proof, Unproven, Verdict};
 use super::{Config, Serve, Signals};
 use crate::connection::Connection;
 use crate::general::GeneralLane;
-use crate::limits::Limits;
+use crate::limits::Times;
 use crate::rpc::Handler;
 use crate::shared::Shared;
 use crate::stats::Counter;
@@ -87,7 +87,6 @@ pub(super) fn start<S: Serve>(
     shared: &Arc<Shared>,
     signals: &Signals,
 ) -> io::Result<(Vec<Worker>, Vec<JoinHandle<()>>)> {
-    let limits = Arc::new(config.limits.clone());
     let handshakes = places(config.max_handshakes.max(1));
     let mut workers = Vec::new();
     let mut threads = Vec::new();
@@ -99,7 +98,6 @@ pub(super) fn start<S: Serve>(
         let connections = Arc::new(AtomicUsize::new(0));
         let thread = Thread {
             serve: Arc::clone(serve),
-            limits: Arc::clone(&limits),
             shared: Arc::clone(shared),
             handshakes: Arc::clone(&handshakes),
             signals: signals.clone(),
@@ -126,7 +124,6 @@ pub(super) fn start<S: Serve>(
 
 struct Thread<S> {
     serve: Arc<S>,
-    limits: Arc<Limits>,
     shared: Arc<Shared>,
     /// Places for TLS handshakes.
     handshakes: Arc<Semaphore>,
@@ -162,9 +159,10 @@ impl<S: Serve> Thread<S> {
             unproven: (proof, verdict),
             jitter,
         } = accepted;
-        let mut unproven = Unproven::new(verdict, self.limits.times.first_request);
+        let limits = Arc::clone(&self.signals.limits.borrow());
+        let mut unproven = Unproven::new(verdict, limits.times.first_request);
         let begun = tokio::select! {
-            begun = self.begin(socket, tls, peer) => begun?,
+            begun = self.begin(socket, tls, peer, &limits.times) => begun?,
             () = self.closes(&mut unproven) => return Ok(()),
             // Nothing was asked: the client is free to ask elsewhere.
             () = self.turns(Course::Draining) => return Ok(()),
@@ -192,7 +190,7 @@ impl<S: Serve> Thread<S> {
             Protocol::Http2 => {
                 let rpc = self.serve.connection(&who);
                 let now = tokio::time::Instant::now().into_std();
-                let (limits, shared) = (Arc::clone(&self.limits), Arc::clone(&self.shared));
+                let shared = Arc::clone(&self.shared);
                 let connection = Connection::new(rpc, limits, shared, now, jitter);
                 let course = self.signals.course.clone();
                 // What nearly all have is compiled for itself.
@@ -214,8 +212,8 @@ impl<S: Serve> Thread<S> {
         socket: Taken,
         tls: Option<Tls>,
         peer: Peer,
+        times: &Times,
     ) -> io::Result<Option<Begun>> {
-        let times = &self.limits.times;
         let mut io = match socket {
             Taken::Tcp(socket) => Socket::Tcp(TcpStream::from_std(socket)?),
             Taken::Unix(socket) => Socket::Unix(UnixStream::from_std(socket)?),

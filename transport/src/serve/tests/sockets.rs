@@ -115,3 +115,36 @@ async fn a_flood_is_told_why_and_counted() {
     assert_eq!(running.stats().of(Counter::Failed), 1);
     running.drain();
 }
+
+/// The `MAX_CONCURRENT_STREAMS` that a new connection is told; SETTINGS comes first (RFC 9113,
+/// section 3.4).
+async fn told_max_streams(address: SocketAddr) -> u32 {
+    let mut io = TcpStream::connect(address).await.unwrap();
+    let mut hello = PREFACE.to_vec();
+    write_settings(&mut hello, &[]);
+    io.write_all(&hello).await.unwrap();
+    let mut head = [0; 9];
+    io.read_exact(&mut head).await.unwrap();
+    assert_eq!(head[3], 4, "SETTINGS");
+    let mut settings = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+    io.read_exact(&mut settings).await.unwrap();
+    let setting = settings.chunks(6).find(|setting| setting[..2] == [0, 3]);
+    u32::from_be_bytes(setting.unwrap()[2..].try_into().unwrap())
+}
+
+#[tokio::test]
+async fn new_limits_are_those_of_connections_that_begin_then() {
+    let (running, address, _) = started(Config::default());
+    let limits = Limits {
+        max_concurrent_streams: 7,
+        ..Limits::default()
+    };
+    let client = connected(address).await;
+    assert_ne!(told_max_streams(address).await, 7);
+    running.set_limits(&limits);
+    assert_eq!(told_max_streams(address).await, 7);
+    // The one that was there goes on.
+    let answer = soon(call(&client, "Echo", b"x")).await.unwrap();
+    assert_eq!(answer.content, prefixed(b"x"));
+    running.drain();
+}

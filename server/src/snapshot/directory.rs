@@ -1,0 +1,213 @@
+//! The folder of the snapshots: which there are, and in which order. All that
+//! happens to it is a whole step that the disk has before the next begins.
+//!
+//! ```text
+//! snapshots/0000000000000007.snapshot   the newest
+//! snapshots/0000000000000006.snapshot   the one before, should that be damaged
+//! snapshots/0000000000000008.part       being written; means nothing after a crash
+//! snapshots/0000000000000005.damaged    put aside, to be looked at
+//! snapshots/running                     there from a start to the last snapshot of a drain
+//! snapshots/lock                        held by the server that uses the folder
+//! ```
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// Name of the folder in the data directory.
+pub(super) const FOLDER: &str = "snapshots";
+const LOCK: &str = "lock";
+const RUNNING: &str = "running";
+/// Whole snapshots that are kept.
+const KEPT: usize = 2;
+
+/// What became of a snapshot's file, by its extension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Whole,
+    Part,
+    Damaged,
+}
+
+impl State {
+    const fn extension(self) -> &'static str {
+        match self {
+            Self::Whole => "snapshot",
+            Self::Part => "part",
+            Self::Damaged => "damaged",
+        }
+    }
+}
+
+/// How the server before ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LastEnd {
+    /// With a snapshot of everything.
+    Clean,
+    /// Otherwise: the newest snapshot is from some time before.
+    Crash,
+}
+
+/// The folder, held by this process alone.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Directory {
+    /// Makes the folder if it is not there, and locks it.
+    pub(super) fn open(data_dir: &Path) -> io::Result<Self> {
+        let path = data_dir.join(FOLDER);
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)?;
+        let lock = file_options()
+            .create(true)
+            .truncate(false)
+            .open(path.join(LOCK))?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => {
+                io::Error::new(io::ErrorKind::ResourceBusy, "another server uses it")
+            }
+            TryLockError::Error(error) => error,
+        })?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How the server before ended.
+    pub(super) fn last_end(&self) -> LastEnd {
+        if self.path.join(RUNNING).exists() {
+            LastEnd::Crash
+        } else {
+            LastEnd::Clean
+        }
+    }
+
+    /// From now on, an end without a last snapshot is a crash.
+    pub(super) fn mark_running(&self) -> io::Result<()> {
+        mark(&self.path)
+    }
+
+    /// The last snapshot is on the disk.
+    pub(super) fn mark_ended(&self) -> io::Result<()> {
+        std::fs::remove_file(self.path.join(RUNNING))?;
+        self.sync()
+    }
+
+    /// The whole snapshots, newest first.
+    pub(super) fn whole(&self) -> io::Result<Vec<(u64, PathBuf)>> {
+        self.list(State::Whole)
+    }
+
+    /// A number above all there are.
+    pub(super) fn next_number(&self) -> io::Result<u64> {
+        let states = [State::Whole, State::Part, State::Damaged];
+        let mut newest = 0;
+        for state in states {
+            newest = newest.max(self.list(state)?.first().map_or(0, |(number, _)| *number));
+        }
+        Ok(newest.saturating_add(1))
+    }
+
+    /// A file for the snapshot to be written to.
+    pub(super) fn create(&self, number: u64) -> io::Result<(PathBuf, File)> {
+        let path = self.file(number, State::Part);
+        let file = file_options().create_new(true).open(&path)?;
+        Ok((path, file))
+    }
+
+    /// Gives a snapshot that is on the disk its name, for good.
+    pub(super) fn publish(&self, path: &Path, number: u64) -> io::Result<()> {
+        std::fs::rename(path, self.file(number, State::Whole))?;
+        self.sync()
+    }
+
+    /// Puts a damaged snapshot aside: it counts no more, and can be looked at.
+    pub(super) fn put_aside(&self, number: u64) -> io::Result<PathBuf> {
+        let aside = self.file(number, State::Damaged);
+        std::fs::rename(self.file(number, State::Whole), &aside)?;
+        self.sync()?;
+        Ok(aside)
+    }
+
+    /// Removes what is not needed any more: all but two snapshots, all but one
+    /// damaged one, and all parts. What cannot be removed is tried again
+    /// with the next snapshot.
+    pub(super) fn prune(&self) {
+        for (state, kept) in [(State::Whole, KEPT), (State::Damaged, 1), (State::Part, 0)] {
+            let files = self.list(state).unwrap_or_default();
+            for (_, path) in files.into_iter().skip(kept) {
+                if let Err(error) = std::fs::remove_file(&path) {
+                    tracing::warn!(file = %path.display(), %error, "an old snapshot cannot be removed");
+                }
+            }
+        }
+    }
+
+    fn file(&self, number: u64, state: State) -> PathBuf {
+        self.path
+            .join(format!("{number:016}.{}", state.extension()))
+    }
+
+    /// The files in a state, newest first.
+    fn list(&self, state: State) -> io::Result<Vec<(u64, PathBuf)>> {
+        let mut found = Vec::new();
+        for file in std::fs::read_dir(&self.path)? {
+            let path = file?.path();
+            let has = |name: Option<&std::ffi::OsStr>| {
+                name.and_then(|name| name.to_str().map(str::to_owned))
+            };
+            if has(path.extension()).as_deref() != Some(state.extension()) {
+                continue;
+            }
+            if let Some(number) = has(path.file_stem()).and_then(|stem| stem.parse().ok()) {
+                found.push((number, path));
+            }
+        }
+        found.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(found)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        sync(&self.path)
+    }
+}
+
+/// A server that makes no snapshots has used the data directory: those that are
+/// there are from before it.
+pub(super) fn mark_unused(data_dir: &Path) -> io::Result<()> {
+    let folder = data_dir.join(FOLDER);
+    if folder.is_dir() {
+        mark(&folder)
+    } else {
+        Ok(())
+    }
+}
+
+fn mark(folder: &Path) -> io::Result<()> {
+    file_options()
+        .create(true)
+        .truncate(false)
+        .open(folder.join(RUNNING))?
+        .sync_all()?;
+    sync(folder)
+}
+
+/// The names in a folder are on the disk.
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Values are for their owner's eyes.
+fn file_options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600);
+    options
+}

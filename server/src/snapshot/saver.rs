@@ -1,0 +1,159 @@
+//! The thread that saves: at an interval, and once more when the last call has
+//! ended.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use larder_engine::Engine;
+use tokio::sync::oneshot;
+
+use super::directory::Directory;
+use super::save::{SaveError, Saved, Source, save};
+use super::{Snapshots, Stats};
+use crate::clock::{self, Clock};
+
+/// A handle on the thread, which ends with it.
+pub(crate) struct Saver {
+    orders: mpsc::Sender<Order>,
+    /// Ends a snapshot that is being written.
+    cancelled: Arc<AtomicBool>,
+}
+
+enum Order {
+    /// The interval is another one; `None`: only at the end.
+    Interval(Option<Duration>),
+    /// The last snapshot.
+    Last(oneshot::Sender<Option<Saved>>),
+}
+
+/// What the thread has.
+struct Work {
+    directory: Directory,
+    engine: Arc<Engine>,
+    clock: Arc<Clock>,
+    cancelled: Arc<AtomicBool>,
+    stats: Arc<Stats>,
+    interval: Option<Duration>,
+}
+
+impl Saver {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The machine gives none.
+    pub(crate) fn start(
+        snapshots: Snapshots,
+        engine: Arc<Engine>,
+        clock: Arc<Clock>,
+        stats: Arc<Stats>,
+    ) -> io::Result<Self> {
+        let (orders, received) = mpsc::channel();
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let work = Work {
+            directory: snapshots.directory,
+            engine,
+            clock,
+            cancelled: Arc::clone(&cancelled),
+            stats,
+            interval: snapshots.config.interval,
+        };
+        std::thread::Builder::new()
+            .name("snapshot".to_owned())
+            .spawn(move || work.run(&received))?;
+        Ok(Self { orders, cancelled })
+    }
+
+    /// Saves at this interval from now on; `None`: only at the end.
+    pub(crate) fn set_interval(&self, interval: Option<Duration>) {
+        // A thread that panicked saves no more, which its last line said.
+        let _ = self.orders.send(Order::Interval(interval));
+    }
+
+    /// Saves what is there now, and no more after that. `None`: it could not.
+    pub(crate) async fn last(self) -> Option<Saved> {
+        let (done, answer) = oneshot::channel();
+        self.cancelled.store(true, Ordering::Relaxed);
+        self.orders.send(Order::Last(done)).ok()?;
+        answer.await.ok().flatten()
+    }
+}
+
+impl Work {
+    fn run(mut self, orders: &mpsc::Receiver<Order>) {
+        let mut due = self.due();
+        loop {
+            let order = match due {
+                Some(due) => orders.recv_timeout(due.saturating_duration_since(clock::instant())),
+                None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match order {
+                Ok(Order::Interval(interval)) => {
+                    self.interval = interval;
+                    due = self.due();
+                }
+                Ok(Order::Last(done)) => {
+                    self.cancelled.store(false, Ordering::Relaxed);
+                    // Whoever waited may have gone.
+                    let _ = done.send(self.last());
+                    return;
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    self.save();
+                    due = self.due();
+                }
+                // The server ends without a drain.
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.interval.map(|interval| clock::instant() + interval)
+    }
+
+    fn last(&self) -> Option<Saved> {
+        let saved = self.save()?;
+        if let Err(error) = self.directory.mark_ended() {
+            tracing::error!(%error, "the last snapshot cannot be marked as such");
+            return None;
+        }
+        Some(saved)
+    }
+
+    fn save(&self) -> Option<Saved> {
+        let begun = clock::instant();
+        let source = Source {
+            engine: &self.engine,
+            clock: &self.clock,
+        };
+        let saved = save(source, &self.directory, &self.cancelled);
+        let took = clock::instant().saturating_duration_since(begun);
+        match saved {
+            Ok(saved) => {
+                self.stats.saved(&saved, took);
+                let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+                tracing::info!(
+                    number = saved.number,
+                    entries = saved.entries,
+                    bytes = saved.bytes,
+                    took_ms,
+                    "wrote a snapshot"
+                );
+                Some(saved)
+            }
+            Err(SaveError::Cancelled) => None,
+            Err(SaveError::Io(error)) => {
+                self.stats.failed();
+                tracing::error!(
+                    folder = %self.directory.path().display(),
+                    %error,
+                    "A SNAPSHOT COULD NOT BE WRITTEN; the one before stays"
+                );
+                None
+            }
+        }
+    }
+}
