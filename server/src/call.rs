@@ -274,6 +274,12 @@ impl<S: Store> Call<S> {
         Ok(identity)
     }
 
+    /// Checks that the caller may do something in a namespace.
+    pub(crate) fn may_reach(&self, namespace: Namespace<'_>) -> Result<(), Failure> {
+        let rights = self.known()?.rights();
+        require(rights.allows_namespace(namespace), "this namespace")
+    }
+
     /// Checks that the caller may do `action` to all keys with a prefix.
     pub(crate) fn may_all(
         &self,

@@ -243,6 +243,11 @@ fn v1_verdict(
         .map(|ns| ns.as_str().into())
         .collect();
     namespaces.sort_unstable();
+    let key_prefixes = std::iter::once(&token.key_prefix)
+        .filter(|first| !first.is_empty())
+        .chain(&token.key_prefixes)
+        .map(|prefix| prefix.as_slice().into())
+        .collect();
     let max_age = response
         .max_age
         .as_option()
@@ -265,7 +270,7 @@ fn v1_verdict(
         rights: TokenRights {
             actions,
             namespaces: namespaces.into(),
-            key_prefix: token.key_prefix.as_slice().into(),
+            key_prefixes,
         },
         verified_at,
     };

@@ -42,7 +42,7 @@ pub(crate) fn whole_account() -> TokenRights {
     TokenRights {
         actions: Actions::READ_WRITE,
         namespaces: Box::default(),
-        key_prefix: Box::default(),
+        key_prefixes: Box::default(),
     }
 }
 

@@ -320,6 +320,7 @@ fn account(account: &Account) -> wire::Account {
 }
 
 fn token(token: &Token) -> wire::Token {
+    let mut prefixes = token.rights.key_prefixes.iter().map(|own| own.to_vec());
     let number = |action| match action {
         Action::Read => wire::Action::ACTION_READ,
         Action::Write => wire::Action::ACTION_WRITE,
@@ -340,7 +341,8 @@ fn token(token: &Token) -> wire::Token {
             .iter()
             .map(|ns| String::from(&**ns))
             .collect(),
-        key_prefix: token.rights.key_prefix.to_vec(),
+        key_prefix: prefixes.next().unwrap_or_default(),
+        key_prefixes: prefixes.collect(),
         expire_time: token
             .expire_time
             .map(|end| reply::timestamp(reply::signed(end.get())))
@@ -381,10 +383,25 @@ fn new_token(request: &wire::CreateTokenRequestView<'_>) -> Result<NewToken, Fai
     Ok(NewToken {
         actions,
         namespaces: token.namespaces.iter().map(|&ns| ns.into()).collect(),
-        key_prefix: token.key_prefix.into(),
+        key_prefixes: prefixes(token)?,
         expire_time,
         secret,
     })
+}
+
+/// `key_prefix` and those beside it; none of either means all keys.
+fn prefixes(token: &wire::TokenView<'_>) -> Result<Vec<Vec<u8>>, Failure> {
+    match (token.key_prefix, token.key_prefixes.is_empty()) {
+        (&[], true) => Ok(Vec::new()),
+        (&[], false) => Err(bad_field(
+            "token.key_prefix",
+            "must not be empty where key_prefixes is set",
+        )),
+        (first, _) => Ok(std::iter::once(&first)
+            .chain(&token.key_prefixes)
+            .map(|&prefix| prefix.to_vec())
+            .collect()),
+    }
 }
 
 /// AIP-134: without a mask, the fields that are set are changed.

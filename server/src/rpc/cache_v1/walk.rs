@@ -164,7 +164,10 @@ impl<S: Store> Load<S> {
         batch_fits(&self.core.limits, "entries", part.entries.len())?;
         match &self.namespace {
             None => {
-                self.namespace = Some(namespace(part.namespace)?.as_str().into());
+                let namespace = namespace(part.namespace)?;
+                // None of its entries could be stored: better one clear error.
+                self.call.may_reach(namespace)?;
+                self.namespace = Some(namespace.as_str().into());
                 self.mode = self.call.mode(part.validate_only);
                 self.done.validated_only = self.mode == Mode::DryRun;
             }
