@@ -179,6 +179,19 @@ pub struct TokenRights {
 }
 
 impl TokenRights {
+    /// Checks rights as [`Accounts::create_token`](crate::Accounts::create_token)
+    /// does: no action means read and write.
+    ///
+    /// # Errors
+    /// [`FieldError`] on a field of `token`.
+    pub fn parse(
+        actions: Actions,
+        namespaces: &[String],
+        key_prefixes: Vec<Vec<u8>>,
+    ) -> Result<Self, FieldError> {
+        check_rights(actions, namespaces, key_prefixes)
+    }
+
     /// True when the token may do `action`, somewhere.
     pub const fn allows(&self, action: Action) -> bool {
         self.actions.contains(action)

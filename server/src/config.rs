@@ -11,8 +11,16 @@ use larder_model::{AccountName, Limits};
 use larder_transport::serve;
 use serde::Deserialize;
 
+use crate::tls::caller::CertificateAccount;
+
+mod audit;
+mod tls;
 mod transport;
 
+pub use audit::{AuditConfig, AuditSettings};
+pub use tls::{
+    CertificateAccountSettings, CertificateUse, ClientCertificates, TlsFiles, TlsSettings,
+};
 pub use transport::{AbuseSettings, BudgetSettings, TransportSettings};
 
 /// Where a server listens.
@@ -164,7 +172,9 @@ pub struct Settings {
     pub tls_key: Option<PathBuf>,
     /// Authorities whose client certificates are asked for, PEM.
     pub client_ca: Option<PathBuf>,
-    /// Serve clear text beyond loopback.
+    /// Client certificates that are no longer good, PEM.
+    pub client_crl: Option<PathBuf>,
+    /// Serve clear text beyond loopback, and ask an Accounts server there in it.
     pub allow_clear_text: Option<bool>,
     /// Another Accounts server, `http://` or `https://`.
     pub accounts: Option<String>,
@@ -201,6 +211,10 @@ pub struct Settings {
     pub drain_grace_seconds: Option<u64>,
     /// Where health and metrics are told, `IP:PORT`; default nowhere.
     pub admin: Option<String>,
+    /// More of TLS; in a file only.
+    pub tls: Option<TlsSettings>,
+    /// The log of who did what; in a file only.
+    pub audit: Option<AuditSettings>,
     /// Limits of the transport; in a file only.
     pub transport: Option<TransportSettings>,
 }
@@ -241,25 +255,14 @@ impl Settings {
     pub fn over(self, under: Self) -> Self {
         let over = self;
         overlay!(over, under:
-            listen, data_dir, max_memory, threads, tls_cert, tls_key, client_ca, allow_clear_text,
+            listen, data_dir, max_memory, threads, tls_cert, tls_key, client_ca,
+            client_crl, allow_clear_text,
             accounts, accounts_token_file, accounts_ca, accounts_max_age_seconds, anonymous,
             shared_keyspace, cors_origin, max_connections, max_key_bytes, max_value_bytes,
             max_batch_keys, max_list_page, log_format, log_calls_per_second,
-            drain_grace_seconds, admin, transport,
+            drain_grace_seconds, admin, tls, audit, transport,
         )
     }
-}
-
-/// Certificate and key of the server, and whose client certificates it takes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// Certificate chain, PEM.
-    pub cert: PathBuf,
-    /// Private key, PEM.
-    pub key: PathBuf,
-    /// Authorities of client certificates, PEM. Given, every client must show
-    /// one.
-    pub client_ca: Option<PathBuf>,
 }
 
 /// Another Accounts server.
@@ -300,6 +303,10 @@ pub struct Config {
     pub threads: usize,
     /// TLS; clear text without.
     pub tls: Option<TlsFiles>,
+    /// Client certificates that stand for accounts.
+    pub certificate_accounts: Vec<CertificateAccount>,
+    /// The log of who did what.
+    pub audit: AuditConfig,
     /// Another Accounts server; else accounts are kept in this process.
     pub accounts: Option<RemoteAccounts>,
     /// Account of callers without a credential.
@@ -393,16 +400,18 @@ impl Config {
             Role::Accounts => "127.0.0.1:5052",
         };
         let listen = listeners(settings.listen.as_deref(), default_listen)?;
-        let tls = tls_files(&settings)?;
+        let tls = tls::files(&settings)?;
         let local = listen.iter().all(Listen::is_local);
         if !local && tls.is_none() && settings.allow_clear_text != Some(true) {
             return Err(bad(
                 "listen",
-                "an address beyond loopback needs tls_cert and tls_key (or allow_clear_text, \
-                 which lets anybody on the way read values and tokens)",
+                "an address beyond loopback needs tls_cert and tls_key, or allow_clear_text \
+                 (--allow-clear-text), which lets anybody on the way read values and tokens",
             ));
         }
         let accounts = remote_accounts(&settings)?;
+        let certificate_accounts = tls::certificate_accounts(&settings)?;
+        let audit = audit::parse(settings.audit.as_ref())?;
         let anonymous_by_default = role == Role::Cache
             && local
             && tls.is_none()
@@ -434,6 +443,8 @@ impl Config {
             max_memory_bytes: max_memory.0,
             threads: within("threads", settings.threads, cores(), 1..=1024)?,
             tls,
+            certificate_accounts,
+            audit,
             accounts,
             anonymous,
             anonymous_by_default,
@@ -473,21 +484,6 @@ fn listeners(given: Option<&[String]>, default: &str) -> Result<Vec<Listen>, Con
         None => Ok(vec![parse(default)?]),
         Some([]) => Err(bad("listen", "must not be empty")),
         Some(list) => list.iter().map(|text| parse(text)).collect(),
-    }
-}
-
-fn tls_files(settings: &Settings) -> Result<Option<TlsFiles>, ConfigError> {
-    let client_ca = settings.client_ca.clone();
-    match (settings.tls_cert.clone(), settings.tls_key.clone()) {
-        (Some(cert), Some(key)) => Ok(Some(TlsFiles {
-            cert,
-            key,
-            client_ca,
-        })),
-        (None, None) if client_ca.is_some() => Err(bad("client_ca", "needs tls_cert and tls_key")),
-        (None, None) => Ok(None),
-        (Some(_), None) => Err(bad("tls_key", "tls_cert needs it")),
-        (None, Some(_)) => Err(bad("tls_cert", "tls_key needs it")),
     }
 }
 
@@ -541,10 +537,11 @@ fn remote_accounts(settings: &Settings) -> Result<Option<RemoteAccounts>, Config
         return Err(bad("accounts", reason));
     }
     let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    if scheme == "http" && !loopback {
+    if scheme == "http" && !loopback && settings.allow_clear_text != Some(true) {
         return Err(bad(
             "accounts",
-            "tokens leave this machine only under https://",
+            "a server beyond loopback needs https:// and accounts_ca, or allow_clear_text \
+             (--allow-clear-text), which lets anybody on the way read tokens",
         ));
     }
     if scheme == "https" && ca.is_none() {

@@ -6,12 +6,13 @@ use std::time::Instant;
 
 use larder_accounts::TokenRights;
 use larder_model::Store;
-use larder_transport::serve::Peer;
+use larder_transport::serve::{ConnectionInfo, Peer};
 use parking_lot::Mutex;
 
 use crate::authority::Grant;
 use crate::core::{Core, Epoch};
 use crate::tenants::Tenant;
+use crate::tls::caller::Caller;
 
 /// Whose call it is, and what they may do. From the credential, never from a
 /// field of the v1 contract.
@@ -53,13 +54,34 @@ struct Known<S: Store> {
 pub(crate) struct Connection<S: Store> {
     pub(crate) core: Arc<Core<S>>,
     pub(crate) peer: Peer,
+    /// Whom its certificate stands for.
+    pub(crate) certificate: Option<Caller>,
     known: Mutex<Vec<Known<S>>>,
 }
 
 impl<S: Store> Connection<S> {
+    /// One without a certificate.
+    #[cfg(test)]
     pub(crate) fn new(core: Arc<Core<S>>, peer: Peer) -> Arc<Self> {
         let known = Mutex::new(Vec::new());
-        Arc::new(Self { core, peer, known })
+        Arc::new(Self {
+            core,
+            peer,
+            certificate: None,
+            known,
+        })
+    }
+
+    /// The same, with what its handshake came to.
+    pub(crate) fn accepted(core: &Arc<Core<S>>, who: &ConnectionInfo) -> Arc<Self> {
+        let accounts = core.certificate_accounts.as_ref().zip(who.tls.as_ref());
+        let certificate = accounts.and_then(|(accounts, tls)| Caller::of(accounts, tls));
+        Arc::new(Self {
+            core: Arc::clone(core),
+            peer: who.peer,
+            certificate,
+            known: Mutex::new(Vec::new()),
+        })
     }
 
     /// The caller of a credential that was verified here, if it is still good.

@@ -3,6 +3,7 @@
 
 mod admin;
 mod app;
+mod audit;
 mod authority;
 mod call;
 mod clock;
@@ -23,9 +24,13 @@ mod typed;
 
 pub use app::{App, Drained, Running, StartError};
 pub use config::{
-    AbuseSettings, BudgetSettings, ByteSize, Config, ConfigError, Listen, LogFormat,
-    RemoteAccounts, Role, Settings, TlsFiles, TransportSettings,
+    AbuseSettings, AuditConfig, AuditSettings, BudgetSettings, ByteSize,
+    CertificateAccountSettings, CertificateUse, ClientCertificates, Config, ConfigError, Listen,
+    LogFormat, RemoteAccounts, Role, Settings, TlsFiles, TlsSettings, TransportSettings,
 };
 /// What became of the administrator's token at start-up.
 pub use larder_accounts::{AdminToken, AdminTokenState};
 pub use tls::TlsError;
+pub use tls::caller::CertificateAccount;
+pub use tls::names::NamePattern;
+pub use tls::reload::{CertificateStatus, Reload};

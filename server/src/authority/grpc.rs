@@ -19,7 +19,7 @@ use rustls::pki_types::pem::PemObject as _;
 use sha2::{Digest as _, Sha256};
 
 use super::remote::{Ask, AskError, Verdict, margin};
-use super::{Grant, whole_account};
+use super::{Grant, Holder, whole_account};
 use crate::clock;
 use crate::config::RemoteAccounts;
 use crate::tenants::AccountGrant;
@@ -272,6 +272,7 @@ fn v1_verdict(
             namespaces: namespaces.into(),
             key_prefixes,
         },
+        holder: Holder::Token(token.name.as_str().into()),
         verified_at,
     };
     Ok(Verdict::Granted {
@@ -306,6 +307,7 @@ fn talk_verdict(
         return Verdict::Unknown;
     };
     let uid = AccountUid::new(name.as_str());
+    let holder = format!("accounts/{name}");
     Verdict::Granted {
         grant: Arc::new(Grant {
             account: AccountGrant {
@@ -318,6 +320,7 @@ fn talk_verdict(
                 max_requests_per_second: None,
             },
             rights: whole_account(),
+            holder: Holder::Token(holder.into()),
             verified_at,
         }),
         max_age,

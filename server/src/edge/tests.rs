@@ -175,6 +175,8 @@ fn server() -> Server {
     let accounts = Arc::new(accounts);
     let store = Arc::new(Moody);
     let core = Arc::new(Core {
+        certificate_accounts: None,
+        audit: crate::audit::Audit::open(&crate::config::AuditConfig::default()).expect("no file"),
         tenants: Tenants::new(Arc::clone(&store)),
         store,
         authority: Authority::Local(Arc::clone(&accounts)),

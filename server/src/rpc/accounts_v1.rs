@@ -73,6 +73,7 @@ impl<S: Store> AccountsV1<S> {
             },
         };
         let mode = call.mode(request.validate_only);
+        call.concerns(format_args!("accounts/{name}"), mode);
         let create = move |accounts: &Accounts| {
             accounts
                 .create_account(name, settings, mode)
@@ -138,6 +139,7 @@ impl<S: Store> AccountsV1<S> {
         };
         let etag = given.etag.to_owned();
         let mode = call.mode(request.validate_only);
+        call.concerns(format_args!("accounts/{name}"), mode);
         let change = move |accounts: &Accounts| {
             accounts
                 .update_account(&name, update, &etag, mode)
@@ -159,6 +161,7 @@ impl<S: Store> AccountsV1<S> {
         no_request_id(request.request_id)?;
         let name = parse_account_resource("name", request.name).map_err(field_failure)?;
         let mode = call.mode(request.validate_only);
+        call.concerns(format_args!("accounts/{name}"), mode);
         let core = Arc::clone(&self.core);
         let delete = move |accounts: &Accounts| {
             accounts
@@ -184,6 +187,7 @@ impl<S: Store> AccountsV1<S> {
         no_request_id(request.request_id)?;
         let parent = parse_account_resource("parent", request.parent).map_err(field_failure)?;
         let new = new_token(request)?;
+        let at = parent.clone();
         let mode = call.mode(request.validate_only);
         let now = UnixMillis::new(clock::unix_millis());
         let create = move |accounts: &Accounts| {
@@ -191,7 +195,12 @@ impl<S: Store> AccountsV1<S> {
                 .create_token(&parent, new, now, mode)
                 .map_err(token_failure)
         };
-        let created = self.change(call, create).await?;
+        let made = self.change(call, create).await;
+        match &made {
+            Ok(created) => call.concerns(&created.token.name, mode),
+            Err(_) => call.concerns(format_args!("accounts/{at}/tokens"), mode),
+        }
+        let created = made?;
         Ok(wire::CreateTokenResponse {
             token: Some(token(&created.token)).into(),
             secret: created.secret.expose().into(),
@@ -230,6 +239,7 @@ impl<S: Store> AccountsV1<S> {
         no_request_id(request.request_id)?;
         let name = TokenName::parse("name", request.name).map_err(field_failure)?;
         let mode = call.mode(request.validate_only);
+        call.concerns(&name, mode);
         let revoke =
             move |accounts: &Accounts| accounts.revoke_token(&name, mode).map_err(token_failure);
         self.change(call, revoke).await?;

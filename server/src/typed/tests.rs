@@ -313,6 +313,8 @@ fn server(clock: &Arc<Clock>) -> Server {
         keyspace: Keyspace::PerAccount,
     }));
     let core = Arc::new(Core {
+        certificate_accounts: None,
+        audit: crate::audit::Audit::open(&crate::config::AuditConfig::default()).expect("no file"),
         tenants: Tenants::new(Arc::clone(&store)),
         store,
         authority: Authority::Local(Arc::clone(&accounts)),

@@ -169,6 +169,7 @@ impl<S: Store> Load<S> {
                 self.call.may_reach(namespace)?;
                 self.namespace = Some(namespace.as_str().into());
                 self.mode = self.call.mode(part.validate_only);
+                self.call.concerns(namespace.as_str(), self.mode);
                 self.done.validated_only = self.mode == Mode::DryRun;
             }
             // Set in the first part only; whoever repeats it must not mean
