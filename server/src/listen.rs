@@ -217,3 +217,6 @@ pub(crate) fn start<S: Store>(
     let running = serve::serve(listeners, &Arc::new(listening), config)?;
     Ok((running, files))
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,9 +8,17 @@
 //! | `wire` | one connection of an attacker: frames, without any of the rules |
 //! | `calls` | the calls that both make |
 //! | `http2` | the attacks, and what each must come to |
+//! | `isolation` | attempts to reach the data of another account |
+//! | `rotate` | certificates that are exchanged under load |
+//! | `client` | calls of a client that keeps to the rules |
+//! | `random` | numbers that a seed repeats |
 
 mod calls;
+mod client;
 mod http2;
+mod isolation;
+mod random;
+mod rotate;
 mod server;
 mod victim;
 mod wire;
@@ -35,6 +43,10 @@ struct Arguments {
 enum Kind {
     /// What a client can do with HTTP/2 (RFC 9113, section 10.5).
     Http2(Http2),
+    /// What an account, or a token that is confined, can reach of another's data.
+    Isolation(Isolation),
+    /// Whether calls fail while the server's certificate is exchanged.
+    Rotate(Rotate),
 }
 
 #[derive(Args)]
@@ -59,6 +71,29 @@ struct Http2 {
     echo_cache: bool,
 }
 
+#[derive(Args)]
+struct Isolation {
+    /// Attempts to make.
+    #[arg(long, default_value_t = 10_000)]
+    attempts: u64,
+    /// Repeats a run.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The `larder` to attack [default: the one that was built with this program].
+    #[arg(long, value_name = "PROGRAM")]
+    larder: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Rotate {
+    /// Times that the certificate is exchanged.
+    #[arg(long, default_value_t = 20)]
+    rotations: u64,
+    /// The `larder` to call [default: the one that was built with this program].
+    #[arg(long, value_name = "PROGRAM")]
+    larder: Option<PathBuf>,
+}
+
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if (0.1..=86_400.0).contains(&seconds) {
@@ -69,7 +104,20 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    let Kind::Http2(arguments) = Arguments::parse().kind;
+    let own = std::env::current_exe()?;
+    let larder = |given: Option<PathBuf>| given.unwrap_or_else(|| own.with_file_name("larder"));
+    let good = match Arguments::parse().kind {
+        Kind::Http2(arguments) => return torture_http2(arguments),
+        Kind::Isolation(arguments) => {
+            let larder = larder(arguments.larder);
+            isolation::run(&larder, arguments.attempts, arguments.seed)?
+        }
+        Kind::Rotate(arguments) => rotate::run(&larder(arguments.larder), arguments.rotations)?,
+    };
+    Ok(ExitCode::from(u8::from(!good)))
+}
+
+fn torture_http2(arguments: Http2) -> anyhow::Result<ExitCode> {
     if arguments.list {
         http2::list();
         return Ok(ExitCode::SUCCESS);

@@ -71,8 +71,9 @@ enum Chore {
         /// Attack an optimised build.
         #[arg(long)]
         release: bool,
-        /// A kind of attack, `http2`, and: --list, --attack NAME, --seconds N,
-        /// --connections N, --larder PROGRAM, --echo-cache.
+        /// A kind: `http2` with --list, --attack NAME, --seconds N, --connections N,
+        /// --echo-cache; `isolation` with --attempts N, --seed N; `rotate` with
+        /// --rotations N; each with --larder PROGRAM.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

@@ -36,7 +36,7 @@ use crate::tenants::Tenants;
 
 /// Holds nothing but a large value under `large`. The key `panic` panics, the
 /// key `wait` waits for ever.
-struct Moody;
+pub(crate) struct Moody;
 
 impl Moody {
     async fn mood(at: EntryKey<'_>) {
@@ -156,9 +156,9 @@ impl Store for Moody {
     }
 }
 
-struct Server {
+pub(crate) struct Server {
     edge: Edge<Moody>,
-    core: Arc<Core<Moody>>,
+    pub(crate) core: Arc<Core<Moody>>,
     health: Arc<connectrpc_health::StaticChecker>,
     _data: tempfile::TempDir,
 }
@@ -168,7 +168,7 @@ static LARGE: &[u8] = &[7; 100_000];
 /// Room for one large reply, not for two.
 const RARE_BYTES: usize = 150_000;
 
-fn server() -> Server {
+pub(crate) fn server() -> Server {
     let data = tempfile::tempdir().expect("a directory");
     let entropy = Box::new(count_up());
     let accounts = Accounts::open(data.path(), UnixMillis::new(0), entropy).expect("accounts");
