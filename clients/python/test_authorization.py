@@ -178,9 +178,7 @@ def by_grpc(
         else:
             replies = list(stub(iter([request]) if method.client_streaming else request, **options))
     except grpc.RpcError as error:
-        status = rpc_status.from_call(error)
-        assert status is not None, error
-        return reason(status), b""
+        return reason(rpc_status.from_call(error)), b""
     outcomes = [found for found in map(within, replies) if found != "OK"]
     return (outcomes or ["OK"])[0], b"".join(reply.SerializeToString() for reply in replies)
 
@@ -353,10 +351,10 @@ def page(table: dict[str, dict[str, str]]) -> str:
         "<!-- Written by clients/python/test_authorization.py with UPDATE_SNAPSHOTS=1, from the",
         "answers of a running server; do not edit. -->",
         "",
-        "Each cell is what a call came to: `OK`, or a reason of [errors.md](errors.md); `item:` is the",
-        "reason of one item in a reply that is otherwise good. Every caller asks for the entries",
-        "`mine/…` of the account `team`, in its namespace `default`; what an account sees is its own.",
-        "gRPC, compressed gRPC and JSON over HTTP/1.1 gave the same.",
+        "Each cell is what a call came to: `OK`, or a reason of [errors.md](errors.md); `item:` is",
+        "the reason of one item in a reply that is otherwise good. Every caller asks for entries",
+        "`mine/…` of the account `team`, in its namespace `default`; what an account sees is its",
+        "own. gRPC, compressed gRPC and JSON over HTTP/1.1 gave the same.",
         "",
         "| caller | is |",
         "|---|---|",
@@ -393,7 +391,10 @@ def test_the_same_holds_where_accounts_are_elsewhere(larder, tmp_path):
     with grpc.insecure_channel(here.address, CHANNEL_OPTIONS) as channel:
         for method in contract():
             path = path_of(method)
-            if method.containing_service.full_name not in ("larder.cache.v1.CacheService", "rpc.Cache"):
+            if method.containing_service.full_name not in (
+                "larder.cache.v1.CacheService",
+                "rpc.Cache",
+            ):
                 continue
             for caller in CALLERS:
                 if caller in CERTIFICATES:
