@@ -273,7 +273,7 @@ fn with(
 }
 
 /// How a call ended: code and reason; `Ok` without one.
-type Ended = (Code, Option<Reason>);
+pub(crate) type Ended = (Code, Option<Reason>);
 
 const OK: Ended = (Code::Ok, None);
 
@@ -282,13 +282,21 @@ fn failed(reason: Reason) -> Ended {
 }
 
 async fn ended(server: &Server, request: Request<Full<Bytes>>) -> Ended {
-    let response = server.edge.serve(request).await;
+    read(server.edge.serve(request).await).await
+}
+
+/// What an answer says, in whichever protocol.
+pub(crate) async fn read<B>(response: http::Response<B>) -> Ended
+where
+    B: http_body::Body<Data = Bytes, Error = std::convert::Infallible>,
+{
     let (head, body) = response.into_parts();
     let collected = body.collect().await.expect("a body");
     let trailers = collected.trailers().cloned().unwrap_or_default();
     let body = collected.to_bytes();
     let details = trailers
         .get("grpc-status-details-bin")
+        .or_else(|| head.headers.get("grpc-status-details-bin"))
         .map(|value| value.to_str().expect("base64").to_owned())
         .or_else(|| web_trailer(&body, "grpc-status-details-bin"));
     if let Some(details) = details {
@@ -312,6 +320,12 @@ async fn ended(server: &Server, request: Request<Full<Bytes>>) -> Ended {
     let error = json.get("error").unwrap_or(&json);
     match error.get("code").and_then(serde_json::Value::as_str) {
         Some(code) => {
+            // Connect writes it with one L.
+            let code = if code == "canceled" {
+                "cancelled"
+            } else {
+                code
+            };
             let code = Code::ALL
                 .iter()
                 .find(|c| c.name().eq_ignore_ascii_case(code));
