@@ -10,6 +10,11 @@
 //! in a value or beside it; or, in the end, when anything of the victim's has
 //! changed.
 
+#![allow(
+    clippy::print_stdout,
+    reason = "a command line: standard output is its product"
+)]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -5,6 +5,11 @@
 //! files of the server's certificate are exchanged as Kubernetes does it, by the
 //! swap of a symbolic link, and each must be seen by a new handshake.
 
+#![allow(
+    clippy::print_stdout,
+    reason = "a command line: standard output is its product"
+)]
+
 use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::Path;

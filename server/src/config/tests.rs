@@ -161,6 +161,28 @@ fn the_transport_is_told_what_the_file_says() {
 }
 
 #[test]
+fn every_setting_of_tls_and_the_audit_log_is_documented() {
+    let documented = include_str!("../../../docs/configuration.md");
+    // A table with an unknown name says which there are.
+    for table in ["tls", "audit", "tls.account"] {
+        let toml = match table {
+            "tls.account" => "[[tls.account]]\naccount = 'a'\nx = 1".to_owned(),
+            table => format!("[{table}]\nx = 1"),
+        };
+        let error = toml::from_str::<Settings>(&toml).expect_err("an unknown name");
+        let (_, known) = error.message().split_once("expected").expect("the names");
+        let names: Vec<_> = known.split('`').skip(1).step_by(2).collect();
+        assert!(names.len() >= 2, "{names:?}");
+        for name in names
+            .into_iter()
+            .filter(|name| table != "tls" || *name != "account")
+        {
+            assert!(documented.contains(&format!("`{name}`")), "{table}.{name}");
+        }
+    }
+}
+
+#[test]
 fn every_setting_of_the_transport_is_documented() {
     let documented = include_str!("../../../docs/configuration.md");
     let names = TransportSettings::NAMES.iter().chain(AbuseSettings::NAMES);

@@ -43,8 +43,10 @@ pub(crate) struct Caller {
     rights: TokenRights,
 }
 
-/// How long the end of a certificate is not looked at again.
-const EXPIRY_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// The shortest time between two such checks.
+const MIN_TRUST: Duration = Duration::from_secs(1);
+/// The longest: the wall clock may be set meanwhile.
+const MAX_TRUST: Duration = Duration::from_secs(60);
 
 impl Caller {
     /// Whom the certificate of a connection stands for: the first rule that
@@ -65,8 +67,8 @@ impl Caller {
     }
 
     /// What it stands for now. Asked at the first call of a connection, when the
-    /// accounts or the server's certificates change, and each second in its last
-    /// one; costs the check of a chain.
+    /// accounts or the server's certificates change, and once a minute; costs the
+    /// check of a chain.
     ///
     /// # Errors
     /// It has ended, or is revoked, or there is no such account.
@@ -102,11 +104,7 @@ impl Caller {
         };
         Ok(Vouched {
             grant: Arc::new(grant),
-            until: Some(verified_at + left.clamp(EXPIRY_CHECK_INTERVAL, MAX_TRUST)),
+            until: Some(verified_at + left.clamp(MIN_TRUST, MAX_TRUST)),
         })
     }
 }
-
-/// The longest that a certificate is taken at its word: the wall clock may be
-/// set meanwhile.
-const MAX_TRUST: Duration = Duration::from_secs(60);
