@@ -96,7 +96,7 @@ fn make(accounts: &Accounts, path: &Path, old: Option<TokenName>) -> Result<(), 
         rights: TokenRights {
             actions: Actions::ALL,
             namespaces: Box::default(),
-            key_prefix: Box::default(),
+            key_prefixes: Box::default(),
         },
         expire_time: None,
     };

@@ -24,6 +24,9 @@ pub const MAX_TOKEN_NAMESPACES: usize = 64;
 /// Longest key prefix that a token may be confined to, bytes.
 pub const MAX_KEY_PREFIX_BYTES: usize = 1_024;
 
+/// Most key prefixes that a token may be confined to.
+pub const MAX_TOKEN_PREFIXES: usize = 8;
+
 /// Shortest imported secret, bytes: a shorter one can be guessed by trying.
 pub const MIN_SECRET_BYTES: usize = 8;
 
@@ -51,11 +54,11 @@ pub(crate) const DATABASE_CACHE_BYTES: usize = 8 << 20;
 const _: () = assert!(MAX_TOKENS_PER_ACCOUNT <= MAX_TOKENS);
 const _: () = assert!(MIN_SECRET_BYTES <= MAX_SECRET_BYTES);
 const _: () = assert!(
-    // JSON writes no byte of a display name in more than two, and the prefix
+    // JSON writes no byte of a display name in more than two, and the prefixes
     // in base64; 1,024 covers the rest of a record.
     MAX_RECORD_BYTES
         >= 2 * MAX_DISPLAY_NAME_BYTES
             + MAX_TOKEN_NAMESPACES * (larder_model::MAX_NAME_BYTES + 3)
-            + 2 * MAX_KEY_PREFIX_BYTES
+            + 2 * MAX_TOKEN_PREFIXES * MAX_KEY_PREFIX_BYTES
             + 1_024
 );

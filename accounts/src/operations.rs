@@ -158,7 +158,7 @@ impl Accounts {
         mode: Mode,
     ) -> Result<CreatedToken, TokenError> {
         check_expire_time(new.expire_time, now)?;
-        let rights = check_rights(new.actions, &new.namespaces, new.key_prefix)?;
+        let rights = check_rights(new.actions, &new.namespaces, new.key_prefixes)?;
         let database = self.begin(mode)?;
         self.read(|state| check_room(state, parent, new.secret.as_ref()))?;
         if mode == Mode::DryRun {

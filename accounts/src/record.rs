@@ -38,7 +38,11 @@ struct TokenRecord {
     digest: String,
     actions: u8,
     namespaces: Vec<String>,
+    /// The first of them; empty if there is none.
     key_prefix: String,
+    /// The others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    key_prefixes: Vec<String>,
     expire_time_ms: Option<u64>,
 }
 
@@ -87,11 +91,16 @@ pub(crate) fn token_key(name: &TokenName) -> String {
 
 pub(crate) fn encode_token(stored: &StoredToken) -> Result<Vec<u8>, serde_json::Error> {
     let rights = &stored.token.rights;
+    let mut prefixes = rights
+        .key_prefixes
+        .iter()
+        .map(|prefix| URL_SAFE_NO_PAD.encode(prefix));
     serde_json::to_vec(&TokenRecord {
         digest: stored.digest.encode(),
         actions: rights.actions.bits(),
         namespaces: rights.namespaces.iter().map(ToString::to_string).collect(),
-        key_prefix: URL_SAFE_NO_PAD.encode(&rights.key_prefix),
+        key_prefix: prefixes.next().unwrap_or_default(),
+        key_prefixes: prefixes.collect(),
         expire_time_ms: stored.token.expire_time.map(UnixMillis::get),
     })
 }
@@ -111,11 +120,14 @@ pub(crate) fn decode_token(key: &str, value: &[u8]) -> Result<StoredToken, Strin
     let actions = Actions::from_bits(record.actions)
         .filter(|actions| !actions.is_empty())
         .ok_or("actions are unknown")?;
-    let key_prefix = URL_SAFE_NO_PAD
-        .decode(&record.key_prefix)
+    let prefixes = std::iter::once(&record.key_prefix)
+        .filter(|first| !first.is_empty())
+        .chain(&record.key_prefixes)
+        .map(|prefix| URL_SAFE_NO_PAD.decode(prefix))
+        .collect::<Result<_, _>>()
         .map_err(|error| error.to_string())?;
     let rights =
-        check_rights(actions, &record.namespaces, key_prefix).map_err(|error| error.to_string())?;
+        check_rights(actions, &record.namespaces, prefixes).map_err(|error| error.to_string())?;
     let token = Arc::new(Token {
         name,
         rights,

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use larder_model::{AccountName, Namespace};
 
 use crate::error::FieldError;
-use crate::limits::{MAX_EXPIRE_TIME_MS, MAX_KEY_PREFIX_BYTES, MAX_TOKEN_NAMESPACES};
+use crate::limits::{
+    MAX_EXPIRE_TIME_MS, MAX_KEY_PREFIX_BYTES, MAX_TOKEN_NAMESPACES, MAX_TOKEN_PREFIXES,
+};
 use crate::secret::{Secret, SecretDigest};
 use crate::time::UnixMillis;
 
@@ -172,11 +174,24 @@ pub struct TokenRights {
     pub actions: Actions,
     /// Only these namespaces; empty means all.
     pub namespaces: Box<[Box<str>]>,
-    /// Only keys that begin with this; empty means all.
-    pub key_prefix: Box<[u8]>,
+    /// Only keys that begin with one of these; empty means all.
+    pub key_prefixes: Box<[Box<[u8]>]>,
 }
 
 impl TokenRights {
+    /// Checks rights as [`Accounts::create_token`](crate::Accounts::create_token)
+    /// does: no action means read and write.
+    ///
+    /// # Errors
+    /// [`FieldError`] on a field of `token`.
+    pub fn parse(
+        actions: Actions,
+        namespaces: &[String],
+        key_prefixes: Vec<Vec<u8>>,
+    ) -> Result<Self, FieldError> {
+        check_rights(actions, namespaces, key_prefixes)
+    }
+
     /// True when the token may do `action`, somewhere.
     pub const fn allows(&self, action: Action) -> bool {
         self.actions.contains(action)
@@ -194,13 +209,13 @@ impl TokenRights {
 
     /// True when the token reaches `key`.
     pub fn allows_key(&self, key: &[u8]) -> bool {
-        key.starts_with(&self.key_prefix)
+        self.key_prefixes.is_empty() || self.key_prefixes.iter().any(|own| key.starts_with(own))
     }
 
     /// True when the token reaches every key that begins with `prefix`: a
     /// list, dump or watch of it shows nothing that the token may not see.
     pub fn allows_prefix(&self, prefix: &[u8]) -> bool {
-        prefix.starts_with(&self.key_prefix)
+        self.allows_key(prefix)
     }
 }
 
@@ -232,8 +247,9 @@ pub struct NewToken {
     /// Only these namespaces, up to [`MAX_TOKEN_NAMESPACES`]; empty means all.
     /// The empty text names the namespace `default`.
     pub namespaces: Vec<String>,
-    /// Only keys that begin with this, up to [`MAX_KEY_PREFIX_BYTES`].
-    pub key_prefix: Vec<u8>,
+    /// Only keys that begin with one of these, up to [`MAX_TOKEN_PREFIXES`] of up
+    /// to [`MAX_KEY_PREFIX_BYTES`]; none means all. An empty one is refused.
+    pub key_prefixes: Vec<Vec<u8>>,
     /// When it ends; `None` means never.
     pub expire_time: Option<UnixMillis>,
     /// A secret to import instead of a fresh random one; for migrations.
@@ -260,15 +276,8 @@ pub(crate) struct StoredToken {
 pub(crate) fn check_rights(
     actions: Actions,
     namespaces: &[String],
-    key_prefix: Vec<u8>,
+    key_prefixes: Vec<Vec<u8>>,
 ) -> Result<TokenRights, FieldError> {
-    let prefix_bytes = key_prefix.len();
-    if prefix_bytes > MAX_KEY_PREFIX_BYTES {
-        return Err(FieldError::new(
-            "token.key_prefix",
-            format!("has {prefix_bytes} bytes, more than the limit of {MAX_KEY_PREFIX_BYTES}"),
-        ));
-    }
     Ok(TokenRights {
         actions: if actions.is_empty() {
             Actions::READ_WRITE
@@ -276,8 +285,40 @@ pub(crate) fn check_rights(
             actions
         },
         namespaces: check_namespaces(namespaces)?,
-        key_prefix: key_prefix.into(),
+        key_prefixes: check_prefixes(key_prefixes)?,
     })
+}
+
+fn check_prefixes(mut prefixes: Vec<Vec<u8>>) -> Result<Box<[Box<[u8]>]>, FieldError> {
+    let failed = |field, description| Err(FieldError::new(field, description));
+    let count = prefixes.len();
+    if count > MAX_TOKEN_PREFIXES {
+        let description =
+            format!("has {count} elements, more than the limit of {MAX_TOKEN_PREFIXES}");
+        return failed("token.key_prefixes", description);
+    }
+    for (prefix, place) in prefixes.iter().zip(0_usize..) {
+        let field = if place == 0 {
+            "token.key_prefix"
+        } else {
+            "token.key_prefixes"
+        };
+        let bytes = prefix.len();
+        if bytes > MAX_KEY_PREFIX_BYTES {
+            let limit = MAX_KEY_PREFIX_BYTES;
+            return failed(
+                field,
+                format!("has {bytes} bytes, more than the limit of {limit}"),
+            );
+        }
+        // It would stand for every key, and nobody who names others means that.
+        if bytes == 0 {
+            return failed(field, "must not be empty".to_owned());
+        }
+    }
+    prefixes.sort_unstable();
+    prefixes.dedup();
+    Ok(prefixes.into_iter().map(Into::into).collect())
 }
 
 fn check_namespaces(namespaces: &[String]) -> Result<Box<[Box<str>]>, FieldError> {

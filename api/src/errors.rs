@@ -82,6 +82,25 @@ impl Code {
         self as u8
     }
 
+    /// The status of HTTP that Connect's unary calls, and JSON, have beside it
+    /// (Connect protocol, "Error codes"). gRPC, gRPC-Web and streams have 200.
+    pub const fn http_status(self) -> u16 {
+        match self {
+            Self::Ok => 200,
+            Self::Cancelled => 499,
+            Self::InvalidArgument | Self::FailedPrecondition | Self::OutOfRange => 400,
+            Self::Unauthenticated => 401,
+            Self::PermissionDenied => 403,
+            Self::NotFound => 404,
+            Self::AlreadyExists | Self::Aborted => 409,
+            Self::ResourceExhausted => 429,
+            Self::Unimplemented => 501,
+            Self::Unavailable => 503,
+            Self::DeadlineExceeded => 504,
+            Self::Unknown | Self::Internal | Self::DataLoss => 500,
+        }
+    }
+
     /// The name as documentation and logs spell it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -198,9 +217,9 @@ reasons! {
     MaybeApplied "MAYBE_APPLIED" DeadlineExceeded IfSafe []
         "The deadline passed while the call was carried out; it may have had its effect.";
     TokenMissing "TOKEN_MISSING" Unauthenticated No []
-        "No credential, and this server serves no account anonymously.";
+        "No token, no client certificate that stands for an account, and no anonymous account here.";
     TokenInvalid "TOKEN_INVALID" Unauthenticated No []
-        "The credential is unknown, revoked, expired or malformed.";
+        "The credential, a token or a client certificate, is unknown, revoked, expired or malformed.";
     ScopeDenied "SCOPE_DENIED" PermissionDenied No []
         "The token does not give the right: action, namespace or key prefix.";
     HostDenied "HOST_DENIED" PermissionDenied No []
@@ -293,9 +312,10 @@ pub fn markdown() -> String {
          Every error that larder sends, in every protocol, carries a `google.rpc.ErrorInfo` with\n\
          domain `larder`, one of these reasons, and the metadata `temporary`: `true` when the same\n\
          call may succeed later. In gRPC it stands in `grpc-status-details-bin`, in Connect and JSON\n\
-         under `details`.\n\n\
-         | reason | status | temporary | more detail | retry without asking | when |\n\
-         |---|---|---|---|---|---|\n",
+         under `details`. The status of HTTP is that of unary Connect calls and of JSON; in gRPC,\n\
+         gRPC-Web and streams it is 200, as these tell their status in trailers or at their end.\n\n\
+         | reason | status | HTTP | temporary | more detail | retry without asking | when |\n\
+         |---|---|---|---|---|---|---|\n",
     );
     for reason in Reason::ALL {
         let spec = reason.spec();
@@ -313,9 +333,14 @@ pub fn markdown() -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(
             page,
-            "| `{}` | {} | {} | {details} | {retry} | {} |",
+            "| `{}` | {} | {} | {} | {details} | {retry} | {} |",
             spec.name,
             spec.code,
+            // What HTTP has an answer of its own for.
+            match reason {
+                Reason::MethodNotFound => "404, 405 or 415".to_owned(),
+                _ => spec.code.http_status().to_string(),
+            },
             reason.is_temporary(),
             spec.when
         );

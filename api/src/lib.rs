@@ -29,5 +29,17 @@ pub use generated::rpc as talk;
 /// Well-known types as they stand in the messages.
 pub use buffa_types::google::protobuf;
 
+/// Has the details of an error inside a message — of one item of a batch — written
+/// in JSON as protobuf says, by their fields. Without it they stand there as
+/// base64, which clients that keep to the mapping cannot read. Does so once.
+pub fn register_details() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let mut registry = buffa::type_registry::TypeRegistry::new();
+        google_rpc::__buffa::register_types(&mut registry);
+        buffa::type_registry::set_type_registry(registry);
+    });
+}
+
 /// The compiled contract, for server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/larder.binpb"));

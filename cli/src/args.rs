@@ -271,9 +271,9 @@ pub(crate) struct TokenCreateArgs {
     pub(crate) account: String,
     #[command(flatten)]
     pub(crate) actions: ActionArgs,
-    /// Only keys that begin with this
+    /// Only keys that begin with this; may be given up to 8 times
     #[arg(long, value_name = "P")]
-    pub(crate) prefix: Option<OsString>,
+    pub(crate) prefix: Vec<OsString>,
     /// Only this namespace; may be given several times
     #[arg(long, value_name = "NS")]
     pub(crate) namespace_scope: Vec<String>,

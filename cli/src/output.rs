@@ -107,6 +107,14 @@ pub(crate) fn put_bytes(object: &mut Map<String, Value>, name: &str, bytes: &[u8
     };
 }
 
+/// Bytes in a list: text, or `{"base64": …}` if they are none.
+fn bytes_value(bytes: &[u8]) -> Value {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        Err(_) => json!({"base64": STANDARD.encode(bytes)}),
+    }
+}
+
 /// An object that begins with a key.
 pub(crate) fn key_object(key: &[u8]) -> Map<String, Value> {
     let mut object = Map::new();
@@ -142,7 +150,8 @@ pub(crate) fn account_object(account: &Account) -> Value {
     })
 }
 
-/// `name`, `actions`, `namespaces` (empty for all), `key_prefix`, `expire_time`.
+/// `name`, `actions`, `namespaces` and `key_prefixes` (both empty for all),
+/// `expire_time`.
 pub(crate) fn token_object(token: &TokenInfo) -> Map<String, Value> {
     let mut object = Map::new();
     let actions: Vec<_> = token
@@ -154,7 +163,9 @@ pub(crate) fn token_object(token: &TokenInfo) -> Map<String, Value> {
     object.insert("name".into(), token.name.clone().into());
     object.insert("actions".into(), actions.into());
     object.insert("namespaces".into(), token.rights.namespaces.clone().into());
-    put_bytes(&mut object, "key_prefix", &token.rights.key_prefix);
+    let prefixes = token.rights.key_prefixes.iter();
+    let prefixes: Vec<Value> = prefixes.map(|prefix| bytes_value(prefix)).collect();
+    object.insert("key_prefixes".into(), prefixes.into());
     object.insert(
         "expire_time".into(),
         token.rights.expire_time.map(show_time).into(),

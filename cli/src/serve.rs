@@ -118,7 +118,12 @@ struct CommonArgs {
     #[arg(long, value_name = "FILE")]
     client_ca: Option<PathBuf>,
 
-    /// Serve clear text beyond loopback: anybody on the way can read values and tokens
+    /// Refuse client certificates that this list of revoked ones names, PEM; read again when it changes
+    #[arg(long, value_name = "FILE", requires = "client_ca")]
+    client_crl: Option<PathBuf>,
+
+    /// Serve clear text beyond loopback, and ask an Accounts server there in clear text: anybody
+    /// on the way can read values and tokens
     #[arg(long)]
     allow_clear_text: bool,
 
@@ -171,6 +176,7 @@ impl CommonArgs {
             tls_cert: self.tls_cert,
             tls_key: self.tls_key,
             client_ca: self.client_ca,
+            client_crl: self.client_crl,
             allow_clear_text: self.allow_clear_text.then_some(true),
             max_connections: self.max_connections,
             log_format: self.log_format,
@@ -327,6 +333,8 @@ async fn serve_until_told(
             _ = hang_up.recv() => {
                 supervisor::notify(State::Reloading);
                 reload(origin, &mut running, filter);
+                // Says itself what became of it.
+                running.reload_certificates().await;
                 supervisor::notify(State::Ready);
             }
         }

@@ -218,7 +218,11 @@ pub(crate) fn token(token: control::Token) -> Result<TokenInfo, Error> {
         rights: TokenRights {
             actions: actions.collect(),
             namespaces: token.namespaces,
-            key_prefix: Bytes::from(token.key_prefix),
+            key_prefixes: std::iter::once(token.key_prefix)
+                .filter(|first| !first.is_empty())
+                .chain(token.key_prefixes)
+                .map(Bytes::from)
+                .collect(),
             expire_time: time(token.expire_time.into_option())?,
         },
         name: token.name,
@@ -235,10 +239,12 @@ pub(crate) fn wire_token(rights: &TokenRights) -> control::Token {
         }
         .into()
     });
+    let mut prefixes = rights.key_prefixes.iter().map(|own| own.to_vec());
     control::Token {
         actions: actions.collect(),
         namespaces: rights.namespaces.clone(),
-        key_prefix: rights.key_prefix.to_vec(),
+        key_prefix: prefixes.next().unwrap_or_default(),
+        key_prefixes: prefixes.collect(),
         expire_time: rights.expire_time.map(Timestamp::from).into(),
         ..control::Token::default()
     }

@@ -223,8 +223,8 @@ pub struct TokenRights {
     pub actions: Vec<Action>,
     /// Only these namespaces; empty means all.
     pub namespaces: Vec<String>,
-    /// Only keys that begin with this.
-    pub key_prefix: Bytes,
+    /// Only keys that begin with one of these, at most 8; none means all.
+    pub key_prefixes: Vec<Bytes>,
     /// When it ends; `None` means never.
     pub expire_time: Option<SystemTime>,
 }

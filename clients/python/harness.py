@@ -123,7 +123,9 @@ class Larder:
     def channel(self, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
         """A channel of its own, closed with the server."""
         if credentials is None:
-            channel = grpc.insecure_channel(self.address, CHANNEL_OPTIONS)
+            # The path of a socket is no name that a server could be called by.
+            local = [("grpc.default_authority", "localhost")] * self.address.startswith("unix:")
+            channel = grpc.insecure_channel(self.address, CHANNEL_OPTIONS + local)
         else:
             channel = grpc.secure_channel(self.address, credentials, CHANNEL_OPTIONS)
         self._channels.append(channel)

@@ -115,7 +115,13 @@ CARRIERS = {
     "grpc-web": (http1, WEB, lambda message: frame(message.SerializeToString())),
     "connect": (http1, PROTO, lambda message: message.SerializeToString()),
     "json": (http1, JSON, lambda message: json_format.MessageToJson(message).encode()),
+    "grpc-web over HTTP/2": (http2, WEB, lambda message: frame(message.SerializeToString())),
+    "connect over HTTP/2": (http2, PROTO, lambda message: message.SerializeToString()),
+    "json over HTTP/2": (http2, JSON, lambda m: json_format.MessageToJson(m).encode()),
+    "grpc on the general lane": (http2, GRPC, lambda m: frame(m.SerializeToString())),
 }
+# No message uses the encoding: it only leads the call to the lane.
+GENERAL_LANE = [("te", "trailers"), ("grpc-encoding", "gzip")]
 
 
 def carried():
@@ -132,6 +138,8 @@ def carried():
 def test_messages(target, row, carrier):
     send, kind, encode = CARRIERS[carrier]
     headers = [("content-type", kind), *target.headers(row.who)]
+    if carrier == "grpc on the general lane":
+        headers += GENERAL_LANE
     check(target, send, "POST", row.path, headers, encode(row.message), (row.code, row.reason))
 
 

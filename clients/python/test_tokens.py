@@ -104,6 +104,36 @@ def test_a_token_for_a_prefix(server, account):
     assert stub.Get(talk.GetReq(key="mine/a", account_token=token)).val == b""
 
 
+def test_a_token_for_several_prefixes(server, account):
+    made = server.token(account, key_prefix=b"mine/", key_prefixes=[b"ours/"])
+    assert (made.token.key_prefix, list(made.token.key_prefixes)) == (b"mine/", [b"ours/"])
+    for key in (b"mine/a", b"ours/a"):
+        call(server, "Set", cache.SetRequest(key=key), made.secret)
+        call(server, "Dump", cache.DumpRequest(prefix=key[:5]), made.secret)
+    for request in (cache.ListKeysRequest(), cache.ListKeysRequest(prefix=b"our")):
+        with refused("PERMISSION_DENIED", "SCOPE_DENIED"):
+            call(server, "ListKeys", request, made.secret)
+    # One entry of a batch is refused alone, and says why.
+    batch = cache.BatchSetRequest(
+        requests=[cache.SetRequest(key=b"ours/b"), cache.SetRequest(key=b"yours/b")]
+    )
+    reply = server.cache().BatchSet(batch, metadata=bearer(made.secret), timeout=PATIENCE_S)
+    assert [result.WhichOneof("result") for result in reply.results] == ["response", "error"]
+    with refused("INVALID_ARGUMENT", "FIELD_INVALID") as refusal:
+        server.token(account, key_prefixes=[b"ours/"])
+    assert refusal.field() == "token.key_prefix"
+    with refused("INVALID_ARGUMENT", "FIELD_INVALID") as refusal:
+        server.token(account, key_prefix=b"a", key_prefixes=[b"%d" % n for n in range(8)])
+    assert refusal.field() == "token.key_prefixes"
+
+
+def test_a_load_into_a_foreign_namespace_ends_at_once(server, account):
+    token = server.token(account, namespaces=["a"]).secret
+    part = cache.LoadRequest(namespace="b", entries=[entry.Entry(key=b"k")])
+    with refused("PERMISSION_DENIED", "SCOPE_DENIED"):
+        list(server.cache().Load(iter([part]), metadata=bearer(token), timeout=PATIENCE_S))
+
+
 def test_a_token_for_namespaces(server, account):
     token = server.token(account, namespaces=["a", "b"]).secret
     for namespace in ("a", "b"):

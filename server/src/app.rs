@@ -6,16 +6,18 @@ use std::time::Duration;
 
 use connectrpc_health::StaticChecker;
 use larder_accounts::{Accounts, AdminToken, OpenError, UnixMillis};
+use larder_api::errors::Code;
 use larder_api::wire::{
     MAX_CALLS_IN_FLIGHT, MAX_RECEIVING_BYTES, MAX_REPLYING_BYTES, MAX_STRANGERS_IN_FLIGHT,
 };
 use larder_engine::{Engine, EngineConfig, Keyspace};
-use larder_transport::serve::{self, Tls};
+use larder_transport::serve;
 use rand::TryRngCore as _;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Admin;
+use crate::audit::{self, Audit};
 use crate::authority::grpc::{AskerError, GrpcAsker};
 use crate::authority::remote::Remote;
 use crate::authority::{Anonymous, Authority};
@@ -32,7 +34,9 @@ use crate::rate::RateLimiter;
 use crate::rpc;
 use crate::snapshot::{Saver, Snapshots, Stats};
 use crate::tenants::Tenants;
-use crate::tls::{self, TlsError};
+use crate::tls::TlsError;
+use crate::tls::caller::{CertificateAccount, CertificateAccounts};
+use crate::tls::reload::{CertificateStatus, Certificates, Reload};
 
 mod load;
 mod reload;
@@ -58,6 +62,14 @@ pub enum StartError {
     /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The audit log cannot be opened.
+    #[error("audit.file: {}: {reason}", path.display())]
+    Audit {
+        /// Which file.
+        path: std::path::PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// The data directory cannot be opened.
     #[error("data_dir")]
     DataDir(#[from] OpenError),
@@ -89,7 +101,7 @@ pub struct App {
     core: Arc<Core<Engine>>,
     listening: Listening<Engine>,
     transport: serve::Config,
-    tls: Option<Tls>,
+    certificates: Option<Arc<Certificates>>,
     sockets: Vec<(Socket, String)>,
     admin: Arc<Admin>,
     admin_socket: Option<(Socket, String)>,
@@ -110,7 +122,8 @@ impl App {
     /// [`StartError`]. Nothing then listens.
     pub async fn build(config: Config) -> Result<Self, StartError> {
         let whole = config.clone();
-        let tls = config.tls.as_ref().map(tls::listener_tls).transpose()?;
+        let certificates = config.tls.clone().map(Certificates::open).transpose()?;
+        let certificates = certificates.map(Arc::new);
         let mut sockets = Vec::with_capacity(config.listen.len());
         for listen in &config.listen {
             sockets.push(bind(listen).await?);
@@ -147,6 +160,10 @@ impl App {
             }
             None => None,
         };
+        let audit = Audit::open(&config.audit).map_err(|error| StartError::Audit {
+            path: config.audit.file.clone().unwrap_or_default(),
+            reason: error.to_string(),
+        })?;
         let snapshots = load::snapshots(&config)?;
         let store = Arc::new(engine(&config, snapshots.as_ref())?);
         let snapshot_stats = Arc::<Stats>::default();
@@ -158,6 +175,11 @@ impl App {
             authority,
             features: features(&config),
             anonymous: config.anonymous.map(Anonymous::new),
+            certificate_accounts: certificate_accounts(
+                config.certificate_accounts,
+                certificates.as_ref(),
+            ),
+            audit,
             origins: OriginPolicy {
                 allowed: config.cors_origins,
                 guard_host,
@@ -185,7 +207,7 @@ impl App {
             core,
             listening,
             transport,
-            tls,
+            certificates,
             sockets,
             admin,
             admin_socket,
@@ -234,11 +256,21 @@ impl App {
         });
         let saver = saver.transpose().map_err(threads)?;
         let (sockets, addresses) = self.sockets.into_iter().unzip();
-        let started = start(sockets, self.tls.as_ref(), self.listening, self.transport);
+        let tls = self.certificates.as_deref().map(Certificates::tls);
+        let started = start(sockets, tls, self.listening, self.transport);
         let (transport, socket_files) = started.map_err(threads)?;
         self.admin.serving(transport.shared());
         let drain = CancellationToken::new();
         tokio::spawn(sweep(Arc::clone(&self.core), drain.clone()));
+        tokio::spawn(tell_suppressed(Arc::clone(&self.core), drain.clone()));
+        if let Some(certificates) = &self.certificates {
+            let watched = watch_certificates(
+                Arc::clone(&self.core),
+                Arc::clone(certificates),
+                drain.clone(),
+            );
+            tokio::spawn(watched);
+        }
         Ok(Running {
             addresses,
             admin_address: self.admin_address,
@@ -247,6 +279,7 @@ impl App {
             transport,
             drain,
             core: self.core,
+            certificates: self.certificates,
             health: self.health,
             config: self.config,
             _socket_files: socket_files,
@@ -264,6 +297,7 @@ pub struct Running {
     transport: serve::Running,
     drain: CancellationToken,
     core: Arc<Core<Engine>>,
+    certificates: Option<Arc<Certificates>>,
     health: Arc<StaticChecker>,
     config: Config,
     _socket_files: Vec<SocketFile>,
@@ -300,11 +334,40 @@ impl Running {
         self.admin_address.as_deref()
     }
 
+    /// Reads certificates, client authorities and revocation lists again, and puts
+    /// them in force if they have changed, without losing a call; opens the audit
+    /// log again. For a signal: the files are looked at from time to time as
+    /// well. `None` where clear text is served.
+    pub async fn reload_certificates(&self) -> Option<Reload> {
+        let outcome = match &self.certificates {
+            Some(certificates) => Some(reload(&self.core, certificates).await),
+            None => None,
+        };
+        self.core.audit.reopen();
+        let refused = matches!(outcome, Some(Reload::Refused(_)));
+        let code = if refused {
+            Code::InvalidArgument
+        } else {
+            Code::Ok
+        };
+        self.core.audit.operator("reload", code.name());
+        outcome
+    }
+
+    /// How often certificates were exchanged, and when the one in force ends;
+    /// `None` where clear text is served.
+    pub fn certificate_status(&self) -> Option<CertificateStatus> {
+        self.certificates
+            .as_ref()
+            .map(|certificates| certificates.status())
+    }
+
     /// Ends the server: reports itself as not serving, takes no more
     /// connections, tells those there are to go away, lets calls in flight end
     /// within the grace, and then ends them. After the last call, the store is
     /// saved: everything that was acknowledged is in that snapshot.
     pub async fn drain(mut self) -> Ended {
+        self.core.audit.operator("drain", Code::Ok.name());
         let calls = self.drain_calls().await;
         let is_saved = match self.saver.take() {
             Some(saver) => saver.last().await.is_some(),
@@ -349,6 +412,58 @@ async fn bind(listen: &Listen) -> Result<(Socket, String), StartError> {
     let socket = Socket::bind(listen).await.map_err(failed)?;
     let address = socket.address().map_err(failed)?;
     Ok((socket, address))
+}
+
+fn certificate_accounts(
+    rules: Vec<CertificateAccount>,
+    certificates: Option<&Arc<Certificates>>,
+) -> Option<CertificateAccounts> {
+    let certificates = Arc::clone(certificates?);
+    (!rules.is_empty()).then_some(CertificateAccounts {
+        rules,
+        certificates,
+    })
+}
+
+async fn reload(core: &Core<Engine>, certificates: &Arc<Certificates>) -> Reload {
+    let certificates = Arc::clone(certificates);
+    // It reads files, which may be far away.
+    let looked = tokio::task::spawn_blocking(move || certificates.reload()).await;
+    let reload = looked.unwrap_or(Reload::Unchanged);
+    if reload == Reload::Replaced {
+        // Callers known by a certificate may be revoked now.
+        core.tenants.doubt();
+    }
+    reload
+}
+
+/// Looks at the certificates' files from time to time.
+async fn watch_certificates(
+    core: Arc<Core<Engine>>,
+    certificates: Arc<Certificates>,
+    drain: CancellationToken,
+) {
+    let interval = certificates.interval();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(interval) => {}
+            () = drain.cancelled() => return,
+        }
+        if reload(&core, &certificates).await == Reload::Replaced {
+            core.audit.operator("reload", Code::Ok.name());
+        }
+    }
+}
+
+/// Tells of lines that the audit log left out, also when nothing else happens.
+async fn tell_suppressed(core: Arc<Core<Engine>>, drain: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(audit::TELL_INTERVAL) => {}
+            () = drain.cancelled() => return core.audit.tell_suppressed(),
+        }
+        core.audit.tell_suppressed();
+    }
 }
 
 /// Sweeps expired entries out, also of accounts that nobody calls.

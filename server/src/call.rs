@@ -1,6 +1,7 @@
 //! One call, from its head to its last frame: what `admit` finds out, what the
 //! handler leaves, and what `finish` logs.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -83,6 +84,12 @@ struct Rare {
     refused: OnceLock<Failure>,
     /// What its reply holds.
     reply: OnceLock<Held>,
+    /// What it is about, for the audit log.
+    concerns: OnceLock<String>,
+    /// Its request said that nothing is to be changed.
+    dry: OnceLock<()>,
+    /// The trace that it is part of.
+    trace_id: OnceLock<Box<str>>,
 }
 
 impl<S: Store> Call<S> {
@@ -264,6 +271,41 @@ impl<S: Store> Call<S> {
         self.rare.get()?.secret.get().map(|secret| &**secret)
     }
 
+    /// Notes what the call is about, for the audit log.
+    pub(crate) fn concerns(&self, resource: impl fmt::Display, mode: Mode) {
+        if self.method.audited {
+            let rare = self.rare();
+            let _ = rare.concerns.set(resource.to_string());
+            if mode == Mode::DryRun {
+                let _ = rare.dry.set(());
+            }
+        }
+    }
+
+    pub(crate) fn concerned(&self) -> Option<&str> {
+        self.rare.get()?.concerns.get().map(String::as_str)
+    }
+
+    pub(crate) fn was_dry(&self) -> bool {
+        self.rare.get().is_some_and(|rare| rare.dry.get().is_some())
+    }
+
+    /// Notes the trace of a call that the audit log tells of: the second part of
+    /// `traceparent` (W3C Trace Context, section 3.2.2.3).
+    pub(crate) fn keep_trace(&self, traceparent: &[u8]) {
+        let id = std::str::from_utf8(traceparent)
+            .ok()
+            .and_then(|text| text.split('-').nth(1))
+            .filter(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        if let Some(id) = id {
+            let _ = self.rare().trace_id.set(id.into());
+        }
+    }
+
+    pub(crate) fn trace_id(&self) -> Option<&str> {
+        self.rare.get()?.trace_id.get().map(|id| &**id)
+    }
+
     /// Checks that the caller may do `action` to one entry.
     pub(crate) fn may(&self, action: Action, at: EntryKey<'_>) -> Result<&Identity<S>, Failure> {
         let identity = self.known()?;
@@ -272,6 +314,12 @@ impl<S: Store> Call<S> {
         require(rights.allows_namespace(at.namespace), "this namespace")?;
         require(rights.allows_key(at.key.as_bytes()), "this key")?;
         Ok(identity)
+    }
+
+    /// Checks that the caller may do something in a namespace.
+    pub(crate) fn may_reach(&self, namespace: Namespace<'_>) -> Result<(), Failure> {
+        let rights = self.known()?.rights();
+        require(rights.allows_namespace(namespace), "this namespace")
     }
 
     /// Checks that the caller may do `action` to all keys with a prefix.

@@ -190,6 +190,7 @@ mod tests {
                 max_requests_per_second: None,
             },
             rights: crate::authority::whole_account(),
+            holder: crate::authority::Holder::Anonymous,
             verified_at: clock::instant(),
         });
         Arc::new(Identity {

@@ -11,17 +11,25 @@ use larder_model::{AccountName, Limits};
 use larder_transport::serve;
 use serde::{Deserialize, Serialize};
 
+use crate::tls::caller::CertificateAccount;
+
+mod audit;
 mod check;
 mod layers;
 mod names;
 mod print;
 mod reload;
 mod snapshot;
+mod tls;
 mod transport;
 
+pub use audit::{AuditConfig, AuditSettings};
 pub use layers::{Layers, Source};
 pub use reload::{Changes, NeedsRestart};
 pub use snapshot::{SnapshotConfig, SnapshotSettings};
+pub use tls::{
+    CertificateAccountSettings, CertificateUse, ClientCertificates, TlsFiles, TlsSettings,
+};
 pub use transport::{AbuseSettings, BudgetSettings, TransportSettings};
 
 /// Where a server listens.
@@ -188,7 +196,9 @@ pub struct Settings {
     pub tls_key: Option<PathBuf>,
     /// Authorities whose client certificates are asked for, PEM.
     pub client_ca: Option<PathBuf>,
-    /// Serve clear text beyond loopback.
+    /// Client certificates that are no longer good, PEM.
+    pub client_crl: Option<PathBuf>,
+    /// Serve clear text beyond loopback, and ask an Accounts server there in it.
     pub allow_clear_text: Option<bool>,
     /// Another Accounts server, `http://` or `https://`.
     pub accounts: Option<String>,
@@ -229,6 +239,10 @@ pub struct Settings {
     pub admin: Option<String>,
     /// Snapshots of the store, in the data directory.
     pub snapshot: Option<SnapshotSettings>,
+    /// More of TLS.
+    pub tls: Option<TlsSettings>,
+    /// The log of who did what.
+    pub audit: Option<AuditSettings>,
     /// Limits of the transport; in a file only.
     pub transport: Option<TransportSettings>,
 }
@@ -271,18 +285,6 @@ impl Settings {
     }
 }
 
-/// Certificate and key of the server, and whose client certificates it takes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// Certificate chain, PEM.
-    pub cert: PathBuf,
-    /// Private key, PEM.
-    pub key: PathBuf,
-    /// Authorities of client certificates, PEM. Given, every client must show
-    /// one.
-    pub client_ca: Option<PathBuf>,
-}
-
 /// Another Accounts server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteAccounts {
@@ -323,6 +325,12 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// Clear text was asked for beyond loopback.
     pub allow_clear_text: bool,
+    /// Client certificates that stand for accounts.
+    pub certificate_accounts: Vec<CertificateAccount>,
+    /// The same, as they were given.
+    pub certificate_account_settings: Vec<CertificateAccountSettings>,
+    /// The log of who did what.
+    pub audit: AuditConfig,
     /// Another Accounts server; else accounts are kept in this process.
     pub accounts: Option<RemoteAccounts>,
     /// Account of callers without a credential.
@@ -434,16 +442,18 @@ impl Config {
             Role::Accounts => "127.0.0.1:5052",
         };
         let listen = listeners(settings.listen.as_deref(), default_listen)?;
-        let tls = tls_files(&settings)?;
+        let tls = tls::files(&settings)?;
         let local = listen.iter().all(Listen::is_local);
         if !local && tls.is_none() && settings.allow_clear_text != Some(true) {
             return Err(bad(
                 "listen",
-                "an address beyond loopback needs tls_cert and tls_key (or allow_clear_text, \
-                 which lets anybody on the way read values and tokens)",
+                "an address beyond loopback needs tls_cert and tls_key, or allow_clear_text \
+                 (--allow-clear-text), which lets anybody on the way read values and tokens",
             ));
         }
         let accounts = remote_accounts(&settings)?;
+        let certificate_accounts = tls::certificate_accounts(&settings)?;
+        let audit = audit::parse(settings.audit.as_ref())?;
         let anonymous_by_default = role == Role::Cache
             && local
             && tls.is_none()
@@ -477,6 +487,9 @@ impl Config {
             max_memory_bytes: max_memory.0,
             threads: within("threads", settings.threads, cores(), 1..=1024)?,
             tls,
+            certificate_accounts,
+            certificate_account_settings: settings.tls.clone().unwrap_or_default().account,
+            audit,
             accounts,
             anonymous,
             anonymous_by_default,
@@ -519,21 +532,6 @@ fn listeners(given: Option<&[String]>, default: &str) -> Result<Vec<Listen>, Con
         None => Ok(vec![parse(default)?]),
         Some([]) => Err(bad("listen", "must not be empty")),
         Some(list) => list.iter().map(|text| parse(text)).collect(),
-    }
-}
-
-fn tls_files(settings: &Settings) -> Result<Option<TlsFiles>, ConfigError> {
-    let client_ca = settings.client_ca.clone();
-    match (settings.tls_cert.clone(), settings.tls_key.clone()) {
-        (Some(cert), Some(key)) => Ok(Some(TlsFiles {
-            cert,
-            key,
-            client_ca,
-        })),
-        (None, None) if client_ca.is_some() => Err(bad("client_ca", "needs tls_cert and tls_key")),
-        (None, None) => Ok(None),
-        (Some(_), None) => Err(bad("tls_key", "tls_cert needs it")),
-        (None, Some(_)) => Err(bad("tls_cert", "tls_key needs it")),
     }
 }
 
@@ -587,10 +585,11 @@ fn remote_accounts(settings: &Settings) -> Result<Option<RemoteAccounts>, Config
         return Err(bad("accounts", reason));
     }
     let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    if scheme == "http" && !loopback {
+    if scheme == "http" && !loopback && settings.allow_clear_text != Some(true) {
         return Err(bad(
             "accounts",
-            "tokens leave this machine only under https://",
+            "a server beyond loopback needs https:// and accounts_ca, or allow_clear_text \
+             (--allow-clear-text), which lets anybody on the way read tokens",
         ));
     }
     if scheme == "https" && ca.is_none() {

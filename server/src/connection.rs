@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use larder_model::Store;
-use larder_transport::serve::Peer;
+use larder_transport::serve::{ConnectionInfo, Peer};
 use parking_lot::Mutex;
 
 use crate::callers::Given;
 pub(crate) use crate::callers::{Identity, same_secret};
 use crate::core::Core;
+use crate::tls::caller::Caller;
 
 /// Callers that a connection remembers by itself: one, but for proxies.
 const MAX_KNOWN: usize = 8;
@@ -22,13 +23,34 @@ const MAX_KNOWN: usize = 8;
 pub(crate) struct Connection<S: Store> {
     pub(crate) core: Arc<Core<S>>,
     pub(crate) peer: Peer,
+    /// Whom its certificate stands for.
+    pub(crate) certificate: Option<Caller>,
     known: Mutex<Vec<Arc<Identity<S>>>>,
 }
 
 impl<S: Store> Connection<S> {
+    /// One without a certificate.
+    #[cfg(test)]
     pub(crate) fn new(core: Arc<Core<S>>, peer: Peer) -> Arc<Self> {
         let known = Mutex::new(Vec::new());
-        Arc::new(Self { core, peer, known })
+        Arc::new(Self {
+            core,
+            peer,
+            certificate: None,
+            known,
+        })
+    }
+
+    /// The same, with what its handshake came to.
+    pub(crate) fn accepted(core: &Arc<Core<S>>, who: &ConnectionInfo) -> Arc<Self> {
+        let accounts = core.certificate_accounts.as_ref().zip(who.tls.as_ref());
+        let certificate = accounts.and_then(|(accounts, tls)| Caller::of(accounts, tls));
+        Arc::new(Self {
+            core: Arc::clone(core),
+            peer: who.peer,
+            certificate,
+            known: Mutex::new(Vec::new()),
+        })
     }
 
     /// What a request gives to recognise its caller by.

@@ -8,6 +8,7 @@ use larder_transport::serve;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::Audit;
 use crate::authority::{Anonymous, Authority};
 use crate::callers::Callers;
 use crate::clock::Clock;
@@ -16,6 +17,7 @@ use crate::layers::origin::OriginPolicy;
 use crate::live::Live;
 use crate::rate::RateLimiter;
 use crate::tenants::Tenants;
+use crate::tls::caller::CertificateAccounts;
 
 /// What all calls share.
 pub(crate) struct Core<S: Store> {
@@ -26,6 +28,10 @@ pub(crate) struct Core<S: Store> {
     /// The accounts of this process, where they are kept here.
     pub(crate) accounts: Option<Arc<Accounts>>,
     pub(crate) anonymous: Option<Anonymous>,
+    /// Callers without a token who are known by their certificate; `None`: none.
+    pub(crate) certificate_accounts: Option<CertificateAccounts>,
+    /// Who did what.
+    pub(crate) audit: Audit,
     pub(crate) origins: OriginPolicy,
     pub(crate) limits: Live<Limits>,
     /// How the transport serves; its limits are told to whoever asks.

@@ -92,6 +92,11 @@ impl<S: Store> Edge<S> {
             call.deadline = timeout.and_then(|left| call.started.checked_add(left));
             head.tell(&mut call)
         });
+        if method.audited
+            && let Some(parent) = request.headers().get("traceparent")
+        {
+            call.keep_trace(parent.as_bytes());
+        }
         // From here on the call leaves its line in the log, come what may.
         let call = InFlight::new(call);
         if let Err(failure) = self.core().origins.check(&request, self.connection.peer) {
@@ -321,4 +326,4 @@ fn percent_decoded(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

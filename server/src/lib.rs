@@ -3,6 +3,7 @@
 
 mod admin;
 mod app;
+mod audit;
 mod authority;
 mod call;
 mod callers;
@@ -27,10 +28,14 @@ mod typed;
 
 pub use app::{App, Drained, Ended, ReloadError, Running, StartError};
 pub use config::{
-    AbuseSettings, BudgetSettings, ByteSize, Changes, Config, ConfigError, Layers, Listen,
-    LogFormat, NeedsRestart, RemoteAccounts, Role, Settings, SnapshotConfig, SnapshotSettings,
-    Source, TlsFiles, TransportSettings,
+    AbuseSettings, AuditConfig, AuditSettings, BudgetSettings, ByteSize,
+    CertificateAccountSettings, CertificateUse, Changes, ClientCertificates, Config, ConfigError,
+    Layers, Listen, LogFormat, NeedsRestart, RemoteAccounts, Role, Settings, SnapshotConfig,
+    SnapshotSettings, Source, TlsFiles, TlsSettings, TransportSettings,
 };
 /// What became of the administrator's token at start-up.
 pub use larder_accounts::{AdminToken, AdminTokenState};
 pub use tls::TlsError;
+pub use tls::caller::CertificateAccount;
+pub use tls::names::NamePattern;
+pub use tls::reload::{CertificateStatus, Reload};

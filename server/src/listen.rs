@@ -109,7 +109,7 @@ impl<S: Store> Serve for Listening<S> {
     type General = General<S>;
 
     fn connection(&self, who: &ConnectionInfo) -> Rpc<TypedLane<S>, General<S>> {
-        let connection = Connection::new(Arc::clone(&self.core), who.peer);
+        let connection = Connection::accepted(&self.core, who);
         let edge = Edge::new(self.protocols.clone(), Arc::clone(&connection));
         let typed = TypedLane::new(connection, self.decode.clone(), self.role);
         Rpc::new(typed, General(Arc::new(edge)))
@@ -122,7 +122,7 @@ impl<S: Store> Serve for Listening<S> {
         proof: Proof,
         drain: watch::Receiver<bool>,
     ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let connection = Connection::new(Arc::clone(&self.core), who.peer);
+        let connection = Connection::accepted(&self.core, &who);
         let edge = Arc::new(Edge::new(self.protocols.clone(), connection));
         let proof = Arc::new(proof);
         let answer = move |request: Request<Incoming>| {
@@ -186,3 +186,6 @@ pub(crate) fn start<S: Store>(
     let running = serve::serve(listeners, &Arc::new(listening), config)?;
     Ok((running, files))
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,6 +78,8 @@ pub(crate) struct Method {
     pub(crate) effect: Effect,
     /// `None`: all its calls take the general lane.
     pub(crate) typed: Option<Typed>,
+    /// Each of its calls has a line in the audit log.
+    pub(crate) audited: bool,
 }
 
 impl Method {
@@ -88,6 +90,7 @@ impl Method {
         access: Open,
         effect: Reads,
         typed: None,
+        audited: false,
     };
 
     /// The method of a path.
@@ -120,6 +123,7 @@ const fn method(path: &'static str, access: Access, effect: Effect) -> Method {
         access,
         effect,
         typed: None,
+        audited: matches!((access, effect), (Control(Admin), Mutates)),
     }
 }
 
@@ -127,6 +131,13 @@ impl Method {
     const fn on(self, typed: Typed) -> Self {
         Self {
             typed: Some(typed),
+            ..self
+        }
+    }
+
+    const fn audited(self) -> Self {
+        Self {
+            audited: true,
             ..self
         }
     }
@@ -197,7 +208,8 @@ pub(crate) static METHODS: &[Method] = &[
         "/larder.cache.v1.CacheService/Load",
         Account(Write),
         Mutates,
-    ),
+    )
+    .audited(),
     method(
         "/larder.cache.v1.CacheService/GetUsage",
         Account(Read),

@@ -99,6 +99,11 @@ impl<S: Store> Tenants<S> {
         self.generation.load(Ordering::Acquire)
     }
 
+    /// Has every connection ask again who its callers are.
+    pub(crate) fn doubt(&self) {
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
     /// The tenant of a grant; opened anew when a later grant differs, so that a
     /// new quota holds from the next call on.
     ///
@@ -195,6 +200,7 @@ mod tests {
                 max_requests_per_second: Some(1),
             },
             rights: crate::authority::whole_account(),
+            holder: crate::authority::Holder::Anonymous,
             verified_at,
         }
     }

@@ -53,7 +53,7 @@ pub(crate) fn prefixed(message: &[u8]) -> Vec<u8> {
 }
 
 /// A field of bytes; none if they are empty, as proto3 has it.
-fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     if !bytes.is_empty() {
         out.push(number << 3 | 2);

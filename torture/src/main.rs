@@ -9,10 +9,18 @@
 //! | `calls` | the calls that both make |
 //! | `http2` | the attacks, and what each must come to |
 //! | `restart` | ends by SIGTERM and SIGKILL, and what is there after the next start |
+//! | `isolation` | attempts to reach the data of another account |
+//! | `rotate` | certificates that are exchanged under load |
+//! | `client` | calls of a client that keeps to the rules |
+//! | `random` | numbers that a seed repeats |
 
 mod calls;
+mod client;
 mod http2;
+mod isolation;
+mod random;
 mod restart;
+mod rotate;
 mod server;
 mod victim;
 mod wire;
@@ -41,6 +49,10 @@ enum Kind {
     Drain(Restart),
     /// Ends by SIGKILL under load, a third in the middle of a snapshot: every snapshot is whole.
     Crash(Restart),
+    /// What an account, or a token that is confined, can reach of another's data.
+    Isolation(Isolation),
+    /// Whether calls fail while the server's certificate is exchanged.
+    Rotate(Rotate),
 }
 
 #[derive(Args)]
@@ -81,6 +93,29 @@ struct Http2 {
     echo_cache: bool,
 }
 
+#[derive(Args)]
+struct Isolation {
+    /// Attempts to make.
+    #[arg(long, default_value_t = 10_000)]
+    attempts: u64,
+    /// Repeats a run.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The `larder` to attack [default: the one that was built with this program].
+    #[arg(long, value_name = "PROGRAM")]
+    larder: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Rotate {
+    /// Times that the certificate is exchanged.
+    #[arg(long, default_value_t = 20)]
+    rotations: u64,
+    /// The `larder` to call [default: the one that was built with this program].
+    #[arg(long, value_name = "PROGRAM")]
+    larder: Option<PathBuf>,
+}
+
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if (0.1..=86_400.0).contains(&seconds) {
@@ -91,29 +126,31 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    match Arguments::parse().kind {
-        Kind::Http2(arguments) => http2(arguments),
-        Kind::Drain(arguments) => restart(arguments, restart::End::Drain),
-        Kind::Crash(arguments) => restart(arguments, restart::End::Crash),
-    }
-}
-
-fn restart(arguments: Restart, end: restart::End) -> anyhow::Result<ExitCode> {
     let own = std::env::current_exe()?;
-    let plan = restart::Plan {
-        larder: arguments
-            .larder
-            .unwrap_or_else(|| own.with_file_name("larder")),
-        end,
-        rounds: arguments.rounds,
-        seed: arguments.seed,
-        connections: arguments.connections.max(1),
+    let larder = |given: Option<PathBuf>| given.unwrap_or_else(|| own.with_file_name("larder"));
+    let restart = |arguments: Restart, end| {
+        restart::run(&restart::Plan {
+            larder: larder(arguments.larder),
+            end,
+            rounds: arguments.rounds,
+            seed: arguments.seed,
+            connections: arguments.connections.max(1),
+        })
     };
-    let good = restart::run(&plan)?;
+    let good = match Arguments::parse().kind {
+        Kind::Http2(arguments) => return torture_http2(arguments),
+        Kind::Drain(arguments) => restart(arguments, restart::End::Drain)?,
+        Kind::Crash(arguments) => restart(arguments, restart::End::Crash)?,
+        Kind::Isolation(arguments) => {
+            let larder = larder(arguments.larder);
+            isolation::run(&larder, arguments.attempts, arguments.seed)?
+        }
+        Kind::Rotate(arguments) => rotate::run(&larder(arguments.larder), arguments.rotations)?,
+    };
     Ok(ExitCode::from(u8::from(!good)))
 }
 
-fn http2(arguments: Http2) -> anyhow::Result<ExitCode> {
+fn torture_http2(arguments: Http2) -> anyhow::Result<ExitCode> {
     if arguments.list {
         http2::list();
         return Ok(ExitCode::SUCCESS);

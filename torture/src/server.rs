@@ -40,7 +40,7 @@ pub(crate) struct Server {
     sampler: Option<JoinHandle<()>>,
     peak_rss_bytes: Arc<AtomicU64>,
     ended: Arc<AtomicBool>,
-    _home: TempDir,
+    home: TempDir,
 }
 
 impl Server {
@@ -49,6 +49,18 @@ impl Server {
     /// # Errors
     /// It does not start, or does not say where it listens.
     pub(crate) fn start(program: &Program, max_open_files: usize) -> anyhow::Result<Self> {
+        Self::start_with(program, max_open_files, &[])
+    }
+
+    /// The same with more arguments; the victim then has no account and no token.
+    ///
+    /// # Errors
+    /// As of [`Self::start`].
+    pub(crate) fn start_with(
+        program: &Program,
+        max_open_files: usize,
+        more: &[String],
+    ) -> anyhow::Result<Self> {
         let home = tempfile::tempdir()?;
         let data = home.path().join("data");
         let (path, arguments) = match program {
@@ -66,6 +78,7 @@ impl Server {
             .arg(max_open_files.to_string())
             .arg(path)
             .args(arguments)
+            .args(more)
             .env_clear()
             .envs(environment())
             .env("HOME", home.path())
@@ -83,6 +96,7 @@ impl Server {
             }
         };
         let token = match program {
+            Program::Larder(_) if !more.is_empty() => Ok(String::new()),
             Program::Larder(path) => make_token(path, address, &data.join("admin-token")),
             Program::EchoCache(_) => Ok(String::new()),
         };
@@ -114,8 +128,13 @@ impl Server {
             sampler: Some(sampler),
             peak_rss_bytes,
             ended,
-            _home: home,
+            home,
         })
+    }
+
+    /// Where the administrator's token lies.
+    pub(crate) fn admin_token_file(&self) -> PathBuf {
+        self.home.path().join("data/admin-token")
     }
 
     /// The most memory that it held since the last time, bytes.
@@ -146,25 +165,36 @@ impl Drop for Server {
 
 /// Makes an account, and a token of it.
 fn make_token(larder: &Path, address: SocketAddr, admin: &Path) -> anyhow::Result<String> {
-    let run = |arguments: &[&str]| -> anyhow::Result<Vec<u8>> {
-        let output = Command::new(larder)
-            .env_clear()
-            .envs(environment())
-            .args(arguments)
-            .arg("--json")
-            .arg(format!("--server=http://{address}"))
-            .arg("--token-file")
-            .arg(admin)
-            .output()?;
-        let why = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "larder {arguments:?}: {why}");
-        Ok(output.stdout)
-    };
+    let run = |arguments: &[&str]| command(larder, address, admin, arguments);
     let limits = ["--max-keys=1000", "--max-bytes=64MiB", "--max-rps=none"];
     run(&[&["account", "create", "victim"][..], &limits].concat())?;
     let made: serde_json::Value = serde_json::from_slice(&run(&["token", "create", "victim"])?)?;
     let secret = made["secret"].as_str().context("a token has a secret")?;
     Ok(secret.to_owned())
+}
+
+/// Runs a command of `larder` as an administrator; what it wrote, as JSON.
+///
+/// # Errors
+/// It fails.
+pub(crate) fn command(
+    larder: &Path,
+    address: SocketAddr,
+    admin: &Path,
+    arguments: &[&str],
+) -> anyhow::Result<Vec<u8>> {
+    let output = Command::new(larder)
+        .env_clear()
+        .envs(environment())
+        .args(arguments)
+        .arg("--json")
+        .arg(format!("--server=http://{address}"))
+        .arg("--token-file")
+        .arg(admin)
+        .output()?;
+    let why = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "larder {arguments:?}: {why}");
+    Ok(output.stdout)
 }
 
 /// The environment without what would configure larder.

@@ -71,9 +71,10 @@ enum Chore {
         /// Attack an optimised build.
         #[arg(long)]
         release: bool,
-        /// `http2` and: --list, --attack NAME, --seconds N, --connections N,
-        /// --larder PROGRAM, --echo-cache; `drain` or `crash` and: --rounds N, --seed N,
-        /// --connections N, --larder PROGRAM.
+        /// A kind: `http2` with --list, --attack NAME, --seconds N, --connections N,
+        /// --echo-cache; `drain` or `crash` with --rounds N, --seed N, --connections N;
+        /// `isolation` with --attempts N, --seed N; `rotate` with --rotations N; each with
+        /// --larder PROGRAM.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

@@ -230,6 +230,22 @@ pub(crate) const ALL: &[Step] = &[
         run: torture_crash,
     },
     Step {
+        name: "torture-isolation",
+        about: "10,000 attempts reach nothing of another account",
+        needs: &["build"],
+        tools: &["sh"],
+        lane: Lane::Free,
+        run: torture_isolation,
+    },
+    Step {
+        name: "torture-rotate",
+        about: "20 exchanges of the certificate under load fail no call",
+        needs: &["build"],
+        tools: &["sh"],
+        lane: Lane::Free,
+        run: torture_rotate,
+    },
+    Step {
         name: "e2e-go",
         about: "the talk's programs and more, from Go",
         needs: &["build", "setup-go"],
@@ -358,6 +374,18 @@ fn torture_drain(shell: &Shell) -> anyhow::Result<Done> {
 fn torture_crash(shell: &Shell) -> anyhow::Result<Done> {
     let mut command = shell.command(built(shell, "larder-torture")?, ".");
     shell.run(command.args(["crash", "--rounds", "6"]))?;
+    Ok(Done::Passed)
+}
+
+fn torture_isolation(shell: &Shell) -> anyhow::Result<Done> {
+    let mut command = shell.command(built(shell, "larder-torture")?, ".");
+    shell.run(command.args(["isolation", "--attempts", "10000"]))?;
+    Ok(Done::Passed)
+}
+
+fn torture_rotate(shell: &Shell) -> anyhow::Result<Done> {
+    let mut command = shell.command(built(shell, "larder-torture")?, ".");
+    shell.run(command.args(["rotate", "--rotations", "20"]))?;
     Ok(Done::Passed)
 }
 

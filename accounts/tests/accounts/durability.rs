@@ -120,7 +120,9 @@ fn child_fills() {
     let mut made = Vec::new();
     let make = || {
         let new = NewToken {
-            key_prefix: vec![b'x'; 1_024],
+            key_prefixes: (0..8)
+                .map(|first| [vec![first], vec![b'x'; 1_023]].concat())
+                .collect(),
             ..NewToken::default()
         };
         accounts.create_token(&default, new, NOW, Mode::Apply)

@@ -73,7 +73,7 @@ fn format_1_is_read() {
     let rights = &verified.token.rights;
     let actions: Vec<_> = rights.actions.iter().collect();
     assert_eq!(actions, [Action::Read, Action::Admin]);
-    assert_eq!(&*rights.key_prefix, b"user:");
+    assert_eq!(&*rights.key_prefixes, [Box::from(*b"user:")]);
     assert_eq!(verified.token.name.to_string(), "accounts/acme/tokens/t1");
 }
 

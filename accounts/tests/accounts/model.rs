@@ -97,7 +97,9 @@ fn new_token(random: &Random) -> NewToken {
     NewToken {
         actions: [Actions::NONE, Actions::READ_WRITE.with(Action::Admin)][random.below(2)],
         namespaces: (0..random.below(3)).map(|n| format!("n{n}")).collect(),
-        key_prefix: vec![0xff; random.below(4)],
+        key_prefixes: (0..random.below(4))
+            .map(|more| vec![0xff; more + 1])
+            .collect(),
         expire_time: random
             .once_in(3)
             .then(|| UnixMillis::new(NOW.get() + random.next() % 1_000)),

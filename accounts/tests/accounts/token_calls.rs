@@ -28,7 +28,7 @@ fn a_token_is_what_was_asked_for() {
     let new = NewToken {
         actions: [Action::Read, Action::Verify].into_iter().collect(),
         namespaces: ["b", "", "a", "b"].map(str::to_owned).into(),
-        key_prefix: b"user:".into(),
+        key_prefixes: vec![b"user:".into(), b"team:".into(), b"user:".into()],
         ..NewToken::default()
     };
     let rights = token(&accounts, "acme", new).token.rights.clone();
@@ -40,6 +40,7 @@ fn a_token_is_what_was_asked_for() {
     }
     for (key, allowed) in [
         ("user:1", true),
+        ("team:1", true),
         ("user:", true),
         ("user", false),
         ("", false),
@@ -83,10 +84,30 @@ fn fields_are_checked_against_their_bounds() {
         (1_025, Some("has 1025 bytes, more than the limit of 1024")),
     ] {
         let new = NewToken {
-            key_prefix: vec![0; bytes],
+            key_prefixes: vec![vec![0; bytes]],
             ..NewToken::default()
         };
         check_field(&new, reason.map(|reason| ("token.key_prefix", reason)));
+    }
+    for (key_prefixes, refused) in [
+        (vec![vec![1]; 8], None),
+        (
+            vec![vec![1]; 9],
+            Some((
+                "token.key_prefixes",
+                "has 9 elements, more than the limit of 8",
+            )),
+        ),
+        (
+            vec![vec![1], vec![]],
+            Some(("token.key_prefixes", "must not be empty")),
+        ),
+    ] {
+        let new = NewToken {
+            key_prefixes,
+            ..NewToken::default()
+        };
+        check_field(&new, refused);
     }
     let many = |count: usize| (0..count).map(|n| format!("n{n}")).collect();
     for (namespaces, reason) in [

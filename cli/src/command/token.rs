@@ -52,9 +52,11 @@ async fn create(args: TokenCreateArgs, caller: &Caller, out: &mut Output) -> Res
     let rights = TokenRights {
         actions: actions(&args.actions),
         namespaces: args.namespace_scope,
-        key_prefix: args.prefix.map_or_else(Bytes::new, |prefix| {
-            Bytes::from(prefix.into_encoded_bytes())
-        }),
+        key_prefixes: args
+            .prefix
+            .into_iter()
+            .map(|prefix| Bytes::from(prefix.into_encoded_bytes()))
+            .collect(),
         expire_time: args.expires.map(from_now).transpose()?,
     };
     let dry_run = args.dry_run.dry_run;
@@ -122,9 +124,12 @@ fn pairs(token: &TokenInfo) -> Vec<(&'static str, String)> {
         true => "all".into(),
         false => rights.namespaces.join(", "),
     };
-    let prefix = match rights.key_prefix.is_empty() {
+    let prefix = match rights.key_prefixes.is_empty() {
         true => "any".into(),
-        false => escape(&rights.key_prefix),
+        false => {
+            let all: Vec<_> = rights.key_prefixes.iter().map(|own| escape(own)).collect();
+            all.join(", ")
+        }
     };
     let expires = rights.expire_time.map_or_else(|| "never".into(), show_time);
     vec![

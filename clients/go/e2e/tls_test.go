@@ -86,10 +86,17 @@ func (a authority) pool() *x509.CertPool {
 // issue signs a certificate for servers and clients.
 func (a authority) issue(t *testing.T) tls.Certificate {
 	t.Helper()
+	return a.issueAs(t, func(*x509.Certificate) {})
+}
+
+// issueAs signs a certificate with more in it.
+func (a authority) issueAs(t *testing.T, change func(*x509.Certificate)) tls.Certificate {
+	t.Helper()
 	key := newKey(t)
 	template := certificate("larder")
 	template.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+	change(template)
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
 	if err != nil {
 		t.Fatal(err)

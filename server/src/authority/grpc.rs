@@ -19,7 +19,7 @@ use rustls::pki_types::pem::PemObject as _;
 use sha2::{Digest as _, Sha256};
 
 use super::remote::{Ask, AskError, Verdict, margin};
-use super::{Grant, whole_account};
+use super::{Grant, Holder, whole_account};
 use crate::clock;
 use crate::config::RemoteAccounts;
 use crate::tenants::AccountGrant;
@@ -243,6 +243,11 @@ fn v1_verdict(
         .map(|ns| ns.as_str().into())
         .collect();
     namespaces.sort_unstable();
+    let key_prefixes = std::iter::once(&token.key_prefix)
+        .filter(|first| !first.is_empty())
+        .chain(&token.key_prefixes)
+        .map(|prefix| prefix.as_slice().into())
+        .collect();
     let max_age = response
         .max_age
         .as_option()
@@ -265,8 +270,9 @@ fn v1_verdict(
         rights: TokenRights {
             actions,
             namespaces: namespaces.into(),
-            key_prefix: token.key_prefix.as_slice().into(),
+            key_prefixes,
         },
+        holder: Holder::Token(token.name.as_str().into()),
         verified_at,
     };
     Ok(Verdict::Granted {
@@ -301,6 +307,7 @@ fn talk_verdict(
         return Verdict::Unknown;
     };
     let uid = AccountUid::new(name.as_str());
+    let holder = format!("accounts/{name}");
     Verdict::Granted {
         grant: Arc::new(Grant {
             account: AccountGrant {
@@ -313,6 +320,7 @@ fn talk_verdict(
                 max_requests_per_second: None,
             },
             rights: whole_account(),
+            holder: Holder::Token(holder.into()),
             verified_at,
         }),
         max_age,

@@ -4,6 +4,7 @@
 pub(crate) mod grpc;
 pub(crate) mod remote;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,9 +22,32 @@ use crate::tenants::AccountGrant;
 pub(crate) struct Grant {
     pub(crate) account: AccountGrant,
     pub(crate) rights: TokenRights,
+    /// Whose credential it is, for the audit log.
+    pub(crate) holder: Holder,
     /// When whoever vouches for it said so. Of two grants that contradict each
     /// other over an account, the later one is right.
     pub(crate) verified_at: Instant,
+}
+
+/// Whose credential it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// A token, by its resource name, which is not secret.
+    Token(Arc<str>),
+    /// A client certificate, by its URI or its subject.
+    Certificate(Arc<str>),
+    /// Nobody.
+    Anonymous,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Token(name) => f.write_str(name),
+            Self::Certificate(name) => write!(f, "certificate {name}"),
+            Self::Anonymous => f.write_str("anonymous"),
+        }
+    }
 }
 
 /// An answer about a credential.
@@ -42,7 +66,7 @@ pub(crate) fn whole_account() -> TokenRights {
     TokenRights {
         actions: Actions::READ_WRITE,
         namespaces: Box::default(),
-        key_prefix: Box::default(),
+        key_prefixes: Box::default(),
     }
 }
 
@@ -73,6 +97,7 @@ impl Authority {
                 let grant = Arc::new(Grant {
                     account: AccountGrant::from(&*verified.account),
                     rights: verified.token.rights.clone(),
+                    holder: Holder::Token(verified.token.name.to_string().into()),
                     verified_at,
                 });
                 let expires = |end: UnixMillis| {
@@ -151,6 +176,7 @@ impl Anonymous {
         let grant = Arc::new(Grant {
             account,
             rights: whole_account(),
+            holder: Holder::Anonymous,
             verified_at,
         });
         Ok(Vouched { grant, until: None })

@@ -6,7 +6,7 @@ use toml::Value;
 
 use super::layers::{Layers, flat, table};
 use super::names::names;
-use super::{ByteSize, Config, Settings, TransportSettings};
+use super::{ByteSize, Config, Settings, TlsSettings, TransportSettings};
 
 impl Config {
     /// The settings that say all of this, defaults too. What follows from the absence
@@ -27,6 +27,7 @@ impl Config {
             tls_cert: files.map(|files| files.cert.clone()),
             tls_key: files.map(|files| files.key.clone()),
             client_ca: files.and_then(|files| files.client_ca.clone()),
+            client_crl: files.and_then(|files| files.client_crl.clone()),
             allow_clear_text: Some(self.allow_clear_text),
             accounts: accounts.map(|accounts| accounts.uri.to_string()),
             accounts_token_file: accounts.and_then(|accounts| accounts.token_file.clone()),
@@ -46,6 +47,8 @@ impl Config {
             drain_grace_seconds: Some(self.drain_grace.as_secs()),
             admin: self.admin.map(|address| address.to_string()),
             snapshot: Some(self.snapshot_settings()),
+            tls: files.map(|files| TlsSettings::of(files, &self.certificate_account_settings)),
+            audit: Some((&self.audit).into()),
             transport: Some(TransportSettings::of(&self.transport)),
         }
     }

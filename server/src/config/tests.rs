@@ -263,3 +263,98 @@ fn every_setting_is_documented() {
         assert!(documented.lines().any(is_row), "{name}");
     }
 }
+
+#[test]
+fn clear_text_leaves_the_machine_only_where_that_is_asked_for() {
+    let check = |toml: &str, allowed: bool| {
+        let refused = parse(toml).err().map(|error| error.to_string());
+        assert_eq!(refused.is_none(), allowed, "{toml}: {refused:?}");
+        if let Some(message) = refused {
+            assert!(message.contains("--allow-clear-text"), "{message}");
+        }
+    };
+    check("listen = ['0.0.0.0:1']", false);
+    check("listen = ['127.0.0.1:1', '[::]:1']", false);
+    check("listen = ['0.0.0.0:1']\nallow_clear_text = true", true);
+    check(
+        "listen = ['0.0.0.0:1']\ntls_cert = 'a'\ntls_key = 'b'",
+        true,
+    );
+    check("accounts = 'http://example.com:1'", false);
+    check("accounts = 'http://10.0.0.1:1'", false);
+    check("accounts = 'http://127.1.2.3:1'", true);
+    check(
+        "accounts = 'http://example.com:1'\nallow_clear_text = true",
+        true,
+    );
+    check(
+        "accounts = 'https://example.com:1'\naccounts_ca = 'a'",
+        true,
+    );
+    let settings: Settings = toml::from_str("listen = ['0.0.0.0:1']").expect("settings");
+    let accounts = Config::parse(Role::Accounts, settings, Path::new("data"));
+    assert!(accounts.is_err(), "the Accounts process has the same rule");
+}
+
+#[test]
+fn certificates_stand_for_accounts_as_the_file_says() {
+    const TLS: &str = "tls_cert = 'a'\ntls_key = 'b'\nclient_ca = 'c'\n";
+    let config = parse(&format!(
+        "{TLS}[tls]\nreload_seconds = 3\nclient_certificates = 'optional'\n\
+         [[tls.account]]\nuri = 'spiffe://x/*'\naccount = 'web'\n\
+         [[tls.account]]\ncommon_name = 'ops'\naccount = 'default'\nactions = ['admin']\n\
+         namespaces = ['n']\nkey_prefixes = ['p']"
+    ))
+    .expect("a configuration");
+    let tls = config.tls.expect("TLS");
+    assert_eq!(tls.reload_interval, Duration::from_secs(3));
+    assert_eq!(tls.client_certificates, ClientCertificates::Optional);
+    let [web, ops] = &config.certificate_accounts[..] else {
+        panic!("{:?}", config.certificate_accounts)
+    };
+    assert_eq!(
+        (web.account.as_str(), ops.account.as_str()),
+        ("web", "default")
+    );
+    assert!(web.rights.allows(larder_accounts::Action::Write));
+    assert!(!ops.rights.allows(larder_accounts::Action::Read));
+    assert!(ops.rights.allows_key(b"p1") && !ops.rights.allows_key(b"q"));
+
+    let check = |toml: &str, setting: &str| {
+        let error = parse(toml).expect_err(toml).to_string();
+        assert!(error.starts_with(&format!("{setting}: ")), "{error}");
+    };
+    let rule = |rule: &str| format!("{TLS}[[tls.account]]\n{rule}");
+    check(&rule("account = 'web'"), "tls.account");
+    check(
+        &rule("account = 'web'\nuri = 'a'\ndns = 'b'"),
+        "tls.account",
+    );
+    check(&rule("account = 'web'\nuri = ''"), "tls.account");
+    check(&rule("account = 'No Name'\nuri = 'a'"), "tls.account");
+    check(
+        &rule("account = 'web'\nuri = 'a'\nnamespaces = ['UP']"),
+        "tls.account",
+    );
+    check(
+        &rule("account = 'web'\nuri = 'a'\nkey_prefixes = ['']"),
+        "tls.account",
+    );
+    check("[[tls.account]]\nuri = 'a'\naccount = 'web'", "tls.account");
+    check("client_crl = 'a'", "client_crl");
+    check(
+        "tls_cert = 'a'\ntls_key = 'b'\n[tls]\nreload_seconds = 0",
+        "tls.reload_seconds",
+    );
+    check(
+        &format!(
+            "accounts = 'http://127.0.0.1:1'\n{}",
+            rule("account = 'web'\nuri = 'a'")
+        ),
+        "tls.account",
+    );
+    check(
+        "[audit]\nfailures_per_second = 99999",
+        "audit.failures_per_second",
+    );
+}

@@ -36,7 +36,7 @@ use crate::tenants::Tenants;
 
 /// Holds nothing but a large value under `large`. The key `panic` panics, the
 /// key `wait` waits for ever.
-struct Moody;
+pub(crate) struct Moody;
 
 impl Moody {
     async fn mood(at: EntryKey<'_>) {
@@ -156,9 +156,9 @@ impl Store for Moody {
     }
 }
 
-struct Server {
+pub(crate) struct Server {
     edge: Edge<Moody>,
-    core: Arc<Core<Moody>>,
+    pub(crate) core: Arc<Core<Moody>>,
     health: Arc<connectrpc_health::StaticChecker>,
     _data: tempfile::TempDir,
 }
@@ -168,7 +168,7 @@ static LARGE: &[u8] = &[7; 100_000];
 /// Room for one large reply, not for two.
 const RARE_BYTES: usize = 150_000;
 
-fn server() -> Server {
+pub(crate) fn server() -> Server {
     let data = tempfile::tempdir().expect("a directory");
     let entropy = Box::new(count_up());
     let accounts = Accounts::open(data.path(), UnixMillis::new(0), entropy).expect("accounts");
@@ -176,6 +176,8 @@ fn server() -> Server {
     let store = Arc::new(Moody);
     let core = Arc::new(Core {
         callers: crate::callers::Callers::new(),
+        certificate_accounts: None,
+        audit: crate::audit::Audit::open(&crate::config::AuditConfig::default()).expect("no file"),
         tenants: Tenants::new(Arc::clone(&store)),
         store,
         authority: Authority::Local(Arc::clone(&accounts)),
@@ -272,7 +274,7 @@ fn with(
 }
 
 /// How a call ended: code and reason; `Ok` without one.
-type Ended = (Code, Option<Reason>);
+pub(crate) type Ended = (Code, Option<Reason>);
 
 const OK: Ended = (Code::Ok, None);
 
@@ -281,13 +283,21 @@ fn failed(reason: Reason) -> Ended {
 }
 
 async fn ended(server: &Server, request: Request<Full<Bytes>>) -> Ended {
-    let response = server.edge.serve(request).await;
+    read(server.edge.serve(request).await).await
+}
+
+/// What an answer says, in whichever protocol.
+pub(crate) async fn read<B>(response: http::Response<B>) -> Ended
+where
+    B: http_body::Body<Data = Bytes, Error = std::convert::Infallible>,
+{
     let (head, body) = response.into_parts();
     let collected = body.collect().await.expect("a body");
     let trailers = collected.trailers().cloned().unwrap_or_default();
     let body = collected.to_bytes();
     let details = trailers
         .get("grpc-status-details-bin")
+        .or_else(|| head.headers.get("grpc-status-details-bin"))
         .map(|value| value.to_str().expect("base64").to_owned())
         .or_else(|| web_trailer(&body, "grpc-status-details-bin"));
     if let Some(details) = details {
@@ -311,6 +321,12 @@ async fn ended(server: &Server, request: Request<Full<Bytes>>) -> Ended {
     let error = json.get("error").unwrap_or(&json);
     match error.get("code").and_then(serde_json::Value::as_str) {
         Some(code) => {
+            // Connect writes it with one L.
+            let code = if code == "canceled" {
+                "cancelled"
+            } else {
+                code
+            };
             let code = Code::ALL
                 .iter()
                 .find(|c| c.name().eq_ignore_ascii_case(code));

@@ -10,7 +10,7 @@ use larder_api::wire::DRY_RUN;
 use larder_model::{Mode, Store};
 use larder_transport::rpc::{Trust, grpc_timeout};
 
-use crate::authority::{Vouched, token_invalid};
+use crate::authority::{Holder, Vouched, token_invalid};
 use crate::call::Call;
 use crate::callers::Given;
 use crate::clock;
@@ -82,7 +82,9 @@ pub(crate) async fn admit<S: Store>(call: &Call<S>, head: &CallHead) -> Result<(
 fn take_place<S: Store>(call: &Call<S>, head: &CallHead) -> Result<(), Failure> {
     let stranger = match call.method.access {
         Access::Open => true,
-        Access::TalkAccount(_) => matches!(head.credential, Ok(None)),
+        Access::TalkAccount(_) => {
+            matches!(head.credential, Ok(None)) && call.connection.certificate.is_none()
+        }
         _ => false,
     };
     let core = call.core();
@@ -114,8 +116,14 @@ pub(crate) async fn authorize<S: Store>(call: &Call<S>, head: &CallHead) -> Resu
         }
         // The token may stand in the request: `identify` goes on.
         Ok(None) if matches!(call.method.access, Access::TalkAccount(_)) => return Ok(()),
-        Ok(None) if anybody => settle(call, anonymous(call)?)?,
-        Ok(None) => return Err(token_missing()),
+        Ok(None) => {
+            let identity = without_token(call)?;
+            // Nobody administers namelessly.
+            if !anybody && identity.grant.holder == Holder::Anonymous {
+                return Err(token_missing());
+            }
+            settle(call, identity)?;
+        }
     }
     action.map_or(Ok(()), |action| check_action(call, action))
 }
@@ -131,7 +139,10 @@ pub(crate) async fn is_known<S: Store>(call: &Call<S>, head: &CallHead) -> Resul
         Ok(Some(token)) => ask(call, token).await.map(|_| Trust::Known),
         // The token may stand in the request.
         Ok(None) if matches!(call.method.access, Access::TalkAccount(_)) => Ok(Trust::Unknown),
-        Ok(None) => anonymous(call).map(|_| Trust::Unknown),
+        Ok(None) => without_token(call).map(|identity| match identity.grant.holder {
+            Holder::Anonymous => Trust::Unknown,
+            _ => Trust::Known,
+        }),
     }
 }
 
@@ -145,8 +156,8 @@ pub(crate) fn authorize_known<S: Store>(call: &Call<S>) -> Result<(), Failure> {
 }
 
 /// Settles whose call of the talk's contract it is, once its request is read:
-/// the credential in the metadata, else the request's token, else the
-/// anonymous account. The same limits hold as in [`admit`].
+/// the credential in the metadata, else the request's token, else the client's
+/// certificate, else the anonymous account. The same limits hold as in [`admit`].
 #[inline]
 pub(crate) async fn identify<S: Store>(call: &Call<S>, account_token: &str) -> Result<(), Failure> {
     if call.identity().is_some() {
@@ -157,7 +168,7 @@ pub(crate) async fn identify<S: Store>(call: &Call<S>, account_token: &str) -> R
 
 async fn identify_by<S: Store>(call: &Call<S>, account_token: &str) -> Result<(), Failure> {
     let identity = if account_token.is_empty() {
-        anonymous(call)?
+        without_token(call)?
     } else {
         ask(call, account_token).await?
     };
@@ -173,10 +184,13 @@ async fn identify_by<S: Store>(call: &Call<S>, account_token: &str) -> Result<()
 /// little as nothing while no account changes, else a look-up in memory, or with
 /// another Accounts server one in the answers kept.
 pub(crate) async fn still_good<S: Store>(call: &Call<S>) -> Result<(), Failure> {
-    let Some(secret) = call.secret() else {
-        return Ok(());
+    let known = call.known()?;
+    let again = match call.secret() {
+        Some(secret) => ask(call, secret).await?,
+        None if call.connection.certificate.is_some() => without_token(call)?,
+        None => return Ok(()),
     };
-    if ask(call, secret).await?.tenant.id() == call.known()?.tenant.id() {
+    if again.tenant.id() == known.tenant.id() {
         return Ok(());
     }
     Err(token_invalid())
@@ -196,15 +210,22 @@ async fn ask<S: Store>(call: &Call<S>, token: &str) -> Result<Arc<Identity<S>>, 
     identity(call, given, epoch, &vouched?)
 }
 
-fn anonymous<S: Store>(call: &Call<S>) -> Result<Arc<Identity<S>>, Failure> {
+/// Whom the certificate of a caller without a token stands for, else the anonymous
+/// account. A certificate that is no longer good is no reason to be served as
+/// somebody else.
+fn without_token<S: Store>(call: &Call<S>) -> Result<Arc<Identity<S>>, Failure> {
     let core = call.core();
-    let anonymous = core.anonymous.as_ref().ok_or_else(token_missing)?;
     let given = call.connection.given(None);
     if let Some(identity) = call.connection.recall(given, call.now()) {
         return Ok(identity);
     }
     let epoch = core.epoch();
-    identity(call, given, epoch, &anonymous.grant(&core.authority)?)
+    let vouched = match (&call.connection.certificate, &core.anonymous) {
+        (Some(certificate), _) => certificate.vouch(core)?,
+        (None, Some(anonymous)) => anonymous.grant(&core.authority)?,
+        (None, None) => return Err(token_missing()),
+    };
+    identity(call, given, epoch, &vouched)
 }
 
 fn identity<S: Store>(

@@ -15,6 +15,7 @@ use larder_api::errors::{Code, Reason};
 use larder_api::wire::SKIPPED;
 use larder_model::Store;
 
+use crate::audit;
 use crate::call::{Call, Outcome};
 use crate::clock;
 use crate::rate::RateLimiter;
@@ -26,6 +27,9 @@ pub(crate) const ACCESS: &str = "access";
 /// calls that went well have theirs as far as the log's rate goes.
 pub(crate) fn finish<S: Store>(call: &Call<S>) {
     let outcome = call.outcome().unwrap_or(Outcome::OK);
+    if outcome.code != Code::Ok || call.method.audited {
+        audit::ended(call, outcome);
+    }
     // A call that was answered where it was read ended in the same moment.
     let is_full = call.moment.is_some_and(|moment| moment.log_is_full);
     let may_log = |rate: &RateLimiter| !is_full && rate.take(call.now()).is_ok();

@@ -73,6 +73,7 @@ impl<S: Store> AccountsV1<S> {
             },
         };
         let mode = call.mode(request.validate_only);
+        call.concerns(format_args!("accounts/{name}"), mode);
         let create = move |accounts: &Accounts| {
             accounts
                 .create_account(name, settings, mode)
@@ -138,6 +139,7 @@ impl<S: Store> AccountsV1<S> {
         };
         let etag = given.etag.to_owned();
         let mode = call.mode(request.validate_only);
+        call.concerns(format_args!("accounts/{name}"), mode);
         let change = move |accounts: &Accounts| {
             accounts
                 .update_account(&name, update, &etag, mode)
@@ -159,6 +161,7 @@ impl<S: Store> AccountsV1<S> {
         no_request_id(request.request_id)?;
         let name = parse_account_resource("name", request.name).map_err(field_failure)?;
         let mode = call.mode(request.validate_only);
+        call.concerns(format_args!("accounts/{name}"), mode);
         let core = Arc::clone(&self.core);
         let delete = move |accounts: &Accounts| {
             accounts
@@ -184,6 +187,7 @@ impl<S: Store> AccountsV1<S> {
         no_request_id(request.request_id)?;
         let parent = parse_account_resource("parent", request.parent).map_err(field_failure)?;
         let new = new_token(request)?;
+        let at = parent.clone();
         let mode = call.mode(request.validate_only);
         let now = UnixMillis::new(clock::unix_millis());
         let create = move |accounts: &Accounts| {
@@ -191,7 +195,12 @@ impl<S: Store> AccountsV1<S> {
                 .create_token(&parent, new, now, mode)
                 .map_err(token_failure)
         };
-        let created = self.change(call, create).await?;
+        let made = self.change(call, create).await;
+        match &made {
+            Ok(created) => call.concerns(&created.token.name, mode),
+            Err(_) => call.concerns(format_args!("accounts/{at}/tokens"), mode),
+        }
+        let created = made?;
         Ok(wire::CreateTokenResponse {
             token: Some(token(&created.token)).into(),
             secret: created.secret.expose().into(),
@@ -230,6 +239,7 @@ impl<S: Store> AccountsV1<S> {
         no_request_id(request.request_id)?;
         let name = TokenName::parse("name", request.name).map_err(field_failure)?;
         let mode = call.mode(request.validate_only);
+        call.concerns(&name, mode);
         let revoke =
             move |accounts: &Accounts| accounts.revoke_token(&name, mode).map_err(token_failure);
         self.change(call, revoke).await?;
@@ -320,6 +330,7 @@ fn account(account: &Account) -> wire::Account {
 }
 
 fn token(token: &Token) -> wire::Token {
+    let mut prefixes = token.rights.key_prefixes.iter().map(|own| own.to_vec());
     let number = |action| match action {
         Action::Read => wire::Action::ACTION_READ,
         Action::Write => wire::Action::ACTION_WRITE,
@@ -340,7 +351,8 @@ fn token(token: &Token) -> wire::Token {
             .iter()
             .map(|ns| String::from(&**ns))
             .collect(),
-        key_prefix: token.rights.key_prefix.to_vec(),
+        key_prefix: prefixes.next().unwrap_or_default(),
+        key_prefixes: prefixes.collect(),
         expire_time: token
             .expire_time
             .map(|end| reply::timestamp(reply::signed(end.get())))
@@ -381,10 +393,25 @@ fn new_token(request: &wire::CreateTokenRequestView<'_>) -> Result<NewToken, Fai
     Ok(NewToken {
         actions,
         namespaces: token.namespaces.iter().map(|&ns| ns.into()).collect(),
-        key_prefix: token.key_prefix.into(),
+        key_prefixes: prefixes(token)?,
         expire_time,
         secret,
     })
+}
+
+/// `key_prefix` and those beside it; none of either means all keys.
+fn prefixes(token: &wire::TokenView<'_>) -> Result<Vec<Vec<u8>>, Failure> {
+    match (token.key_prefix, token.key_prefixes.is_empty()) {
+        (&[], true) => Ok(Vec::new()),
+        (&[], false) => Err(bad_field(
+            "token.key_prefix",
+            "must not be empty where key_prefixes is set",
+        )),
+        (first, _) => Ok(std::iter::once(&first)
+            .chain(&token.key_prefixes)
+            .map(|&prefix| prefix.to_vec())
+            .collect()),
+    }
 }
 
 /// AIP-134: without a mask, the fields that are set are changed.

@@ -46,6 +46,7 @@ pub(crate) fn router<S: Store>(
     role: Role,
 ) -> Result<(Router, Arc<StaticChecker>), connectrpc_reflection::ReflectionError> {
     use larder_api::{accounts_v1 as accounts, cache_v1 as cache, talk as seed};
+    larder_api::register_details();
     let mut services = Vec::new();
     let mut router = Router::new();
     if role == Role::Cache {

@@ -269,3 +269,6 @@ const fn error_code(code: Code) -> ErrorCode {
         Code::Ok | Code::Unknown => ErrorCode::Unknown,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -219,7 +219,7 @@ impl<S: Store> wire::Accounts for TalkAccounts<S> {
         let whole = verified.filter(|verified| {
             let rights = &verified.token.rights;
             let all = rights.allows(Action::Read) && rights.allows(Action::Write);
-            all && rights.namespaces.is_empty() && rights.key_prefix.is_empty()
+            all && rights.namespaces.is_empty() && rights.key_prefixes.is_empty()
         });
         let response = whole
             .map(|verified| wire::GetByTokenResp {

@@ -314,6 +314,8 @@ fn server(clock: &Arc<Clock>) -> Server {
     }));
     let core = Arc::new(Core {
         callers: crate::callers::Callers::new(),
+        certificate_accounts: None,
+        audit: crate::audit::Audit::open(&crate::config::AuditConfig::default()).expect("no file"),
         tenants: Tenants::new(Arc::clone(&store)),
         store,
         authority: Authority::Local(Arc::clone(&accounts)),

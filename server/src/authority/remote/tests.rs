@@ -101,6 +101,7 @@ fn grant() -> Arc<Grant> {
             max_requests_per_second: None,
         },
         rights: whole_account(),
+        holder: crate::authority::Holder::Anonymous,
         verified_at: clock::instant(),
     })
 }

@@ -164,8 +164,12 @@ impl<S: Store> Load<S> {
         batch_fits(&self.core.limits, "entries", part.entries.len())?;
         match &self.namespace {
             None => {
-                self.namespace = Some(namespace(part.namespace)?.as_str().into());
+                let namespace = namespace(part.namespace)?;
+                // None of its entries could be stored: better one clear error.
+                self.call.may_reach(namespace)?;
+                self.namespace = Some(namespace.as_str().into());
                 self.mode = self.call.mode(part.validate_only);
+                self.call.concerns(namespace.as_str(), self.mode);
                 self.done.validated_only = self.mode == Mode::DryRun;
             }
             // Set in the first part only; whoever repeats it must not mean
