@@ -40,6 +40,7 @@ mod hash;
 mod ledger;
 mod memory;
 mod number;
+mod once;
 mod partition;
 mod policy;
 mod read;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use larder_model::{
     AccountId, AccountName, Call, Condition, Cursor, Deleted, EntryKey, EntryRef, Expiry,
-    Increment, Incremented, Page, Quota, ReadEffect, ScanBudget, Selection, Set, Store, StoreError,
-    Usage, Written,
+    Increment, Incremented, Once, OnceError, Page, Quota, ReadEffect, ReplayUse, Request,
+    ScanBudget, Selection, Set, Store, StoreError, Usage, Write, Written,
 };
 
 use crate::engine::{Account, Engine};
@@ -121,6 +121,32 @@ impl Store for Engine {
             tenant.increment(call, &increment)
         })
         .await
+    }
+
+    /// As the write, and two locks of the account's window.
+    async fn once(
+        &self,
+        account: &Account,
+        call: Call,
+        request: Request<'_>,
+        write: Write<'_>,
+    ) -> Result<Once, OnceError> {
+        self.carry_out_once(account, call, request, write).await
+    }
+
+    /// One lock of the account's window.
+    async fn vet(
+        &self,
+        account: &Account,
+        call: Call,
+        request: Request<'_>,
+    ) -> Result<(), OnceError> {
+        account.vet(call, request)
+    }
+
+    /// One lock of the account's window; looks at every id in it.
+    async fn replay_use(&self, account: &Account, call: Call) -> Result<ReplayUse, StoreError> {
+        Ok(account.replay_use(call))
     }
 
     /// Walks all entries of the account, about 100 ns each, in steps that hold

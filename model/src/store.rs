@@ -4,6 +4,7 @@ use std::future::Future;
 
 use crate::entry::{EntryMeta, EntryRef, Version};
 use crate::name::{AccountId, AccountName, EntryKey, Namespace};
+use crate::once::{Once, OnceError, ReplayUse, Request, Write};
 use crate::quota::{Quota, Usage};
 use crate::time::{Expiry, Time};
 
@@ -307,6 +308,40 @@ pub trait Store: Send + Sync + 'static {
         call: Call,
         increment: Increment<'_>,
     ) -> impl Future<Output = Result<Incremented, StoreError>> + Send;
+
+    /// Carries a write out unless the same one was carried out before, in which
+    /// case it answers as it did then. Remembers the outcome, but no error, for as
+    /// long as the store's window has time and room for it; the account's, not the
+    /// server's, so that the same id of two accounts is two ids.
+    ///
+    /// The id is claimed before the write begins: of two copies at the same time
+    /// one is told [`OnceError::InProgress`]. A dry run looks, and claims nothing.
+    ///
+    /// One method for all writes, because a store elsewhere has to look, write and
+    /// record in one step of its own.
+    fn once(
+        &self,
+        account: &Self::Account,
+        call: Call,
+        request: Request<'_>,
+        write: Write<'_>,
+    ) -> impl Future<Output = Result<Once, OnceError>> + Send;
+
+    /// Refuses a request whose id is known for another one, also where none of its
+    /// writes is recorded itself.
+    fn vet(
+        &self,
+        account: &Self::Account,
+        call: Call,
+        request: Request<'_>,
+    ) -> impl Future<Output = Result<(), OnceError>> + Send;
+
+    /// What the account's window holds.
+    fn replay_use(
+        &self,
+        account: &Self::Account,
+        call: Call,
+    ) -> impl Future<Output = Result<ReplayUse, StoreError>> + Send;
 
     /// Up to `limit` selected entries whose key is greater than `after`, in key
     /// order.
