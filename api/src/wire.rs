@@ -6,6 +6,10 @@ use std::time::Duration;
 /// The reply to a dry run carries `dry-run: 1`.
 pub const DRY_RUN: &str = "dry-run";
 
+/// Metadata in which a client's library says how often it has sent a call before
+/// (gRFC A6).
+pub const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
+
 /// Trailer of `rpc.Cache/Dump`: how many entries were left out because their
 /// keys are no UTF-8.
 pub const SKIPPED: &str = "larder-skipped";

@@ -84,11 +84,6 @@ impl Engine {
         self
     }
 
-    /// What is remembered of requests at the most.
-    pub fn replay_limits(&self) -> ReplayLimits {
-        self.replay.limits()
-    }
-
     /// What the entries take. Two loads.
     pub fn memory_use(&self) -> MemoryUse {
         MemoryUse {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use larder_model::{
     AccountId, AccountName, Call, Condition, Cursor, Deleted, EntryKey, EntryRef, Expiry,
-    Increment, Incremented, Once, OnceError, Page, Quota, ReadEffect, ReplayUse, Request,
-    ScanBudget, Selection, Set, Store, StoreError, Usage, Write, Written,
+    Increment, Incremented, Once, OnceError, Page, Quota, ReadEffect, ReplayLimits, ReplayUse,
+    Request, ScanBudget, Selection, Set, Store, StoreError, Usage, Write, Written,
 };
 
 use crate::engine::{Account, Engine};
@@ -147,6 +147,10 @@ impl Store for Engine {
     /// One lock of the account's window; looks at every id in it.
     async fn replay_use(&self, account: &Account, call: Call) -> Result<ReplayUse, StoreError> {
         Ok(account.replay_use(call))
+    }
+
+    fn replay_limits(&self) -> ReplayLimits {
+        self.replay().limits()
     }
 
     /// Walks all entries of the account, about 100 ns each, in steps that hold

@@ -101,6 +101,32 @@ pub enum Outcome {
     Increment(Incremented),
 }
 
+impl Outcome {
+    /// That of a set.
+    pub const fn set(self) -> Option<Written> {
+        match self {
+            Self::Set(written) => Some(written),
+            _ => None,
+        }
+    }
+
+    /// That of a deletion.
+    pub const fn delete(self) -> Option<Deleted> {
+        match self {
+            Self::Delete(deleted) => Some(deleted),
+            _ => None,
+        }
+    }
+
+    /// That of an increment.
+    pub const fn increment(self) -> Option<Incremented> {
+        match self {
+            Self::Increment(incremented) => Some(incremented),
+            _ => None,
+        }
+    }
+}
+
 /// Outcome of [`Store::once`](crate::Store::once).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Once {

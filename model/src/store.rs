@@ -4,7 +4,7 @@ use std::future::Future;
 
 use crate::entry::{EntryMeta, EntryRef, Version};
 use crate::name::{AccountId, AccountName, EntryKey, Namespace};
-use crate::once::{Once, OnceError, ReplayUse, Request, Write};
+use crate::once::{Once, OnceError, ReplayLimits, ReplayUse, Request, Write};
 use crate::quota::{Quota, Usage};
 use crate::time::{Expiry, Time};
 
@@ -342,6 +342,9 @@ pub trait Store: Send + Sync + 'static {
         account: &Self::Account,
         call: Call,
     ) -> impl Future<Output = Result<ReplayUse, StoreError>> + Send;
+
+    /// What a window remembers at the most.
+    fn replay_limits(&self) -> ReplayLimits;
 
     /// Up to `limit` selected entries whose key is greater than `after`, in key
     /// order.

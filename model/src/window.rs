@@ -139,6 +139,8 @@ impl<T: Clone> Window<T> {
 
     /// Records the outcome of a write that was claimed.
     pub fn record(&mut self, now: Time, request: Request<'_>, outcome: T) {
+        // Or it would count among the earlier ones of its request that are over.
+        self.expire(now);
         let Some((id, _)) = self.known.get_key_value(request.id.as_str()) else {
             return;
         };
@@ -209,9 +211,15 @@ impl<T: Clone> Window<T> {
 
     /// What it holds at `now`, and how much it has lost. Looks at every id.
     pub fn usage(&self, now: Time) -> ReplayUse {
-        let live = self.known.values().filter(|known| !known.is_over(now));
+        let live = |known: &Known<T>| {
+            let is_over = known.is_over(now);
+            let states = known.items.iter().map(|(_, state)| state);
+            states
+                .filter(|it| !is_over || matches!(it, State::Pending))
+                .count() as u64
+        };
         ReplayUse {
-            recorded: live.map(|known| known.items.len() as u64).sum(),
+            recorded: self.known.values().map(live).sum(),
             forgotten_early: self.forgotten_early,
         }
     }

@@ -4,6 +4,7 @@
 mod accounts;
 mod driver;
 mod memory;
+mod once;
 mod shared;
 mod threads;
 mod walks;

@@ -16,6 +16,7 @@ use crate::clock;
 use crate::connection::Identity;
 use crate::core::Epoch;
 use crate::failure::Failure;
+use crate::layers::attempt::{Attempt, attempt};
 use crate::methods::Access;
 
 /// The fields of a request's head.
@@ -35,6 +36,7 @@ impl Fields for HeaderMap {
 pub(crate) struct CallHead {
     credential: Result<Option<Box<str>>, Failure>,
     dry_run: Result<Mode, Failure>,
+    attempt: Result<Attempt, Failure>,
 }
 
 impl CallHead {
@@ -42,6 +44,7 @@ impl CallHead {
         Self {
             credential: bearer(fields),
             dry_run: dry_run(fields),
+            attempt: attempt(fields),
         }
     }
 
@@ -53,6 +56,10 @@ impl CallHead {
     pub(crate) fn tell<S: Store>(&self, call: &mut Call<S>) -> Result<(), Failure> {
         match &self.dry_run {
             Ok(mode) => call.dry_run = *mode,
+            Err(failure) => return Err(failure.clone()),
+        }
+        match &self.attempt {
+            Ok(attempt) => call.attempt = *attempt,
             Err(failure) => return Err(failure.clone()),
         }
         Ok(())
