@@ -46,6 +46,7 @@ mod policy;
 mod read;
 mod reclaim;
 mod registry;
+mod rehearse;
 mod shard;
 mod store;
 mod turn;

@@ -10,6 +10,7 @@ mod limits;
 mod name;
 mod once;
 mod quota;
+mod rehearsal;
 mod store;
 #[cfg(feature = "suite")]
 pub mod suite;
@@ -24,6 +25,7 @@ pub use once::{
     RequestIdError, Write,
 };
 pub use quota::{AtLimit, Quota, Usage};
+pub use rehearsal::{Growth, Rehearsal, Rehearsed};
 pub use store::{
     Call, Condition, Cursor, Deleted, ExpiryChange, Increment, Incremented, Listed, Mode, Page,
     ReadEffect, ScanBudget, Selection, Set, Store, StoreError, Written,

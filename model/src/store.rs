@@ -6,6 +6,7 @@ use crate::entry::{EntryMeta, EntryRef, Version};
 use crate::name::{AccountId, AccountName, EntryKey, Namespace};
 use crate::once::{Once, OnceError, ReplayLimits, ReplayUse, Request, Write};
 use crate::quota::{Quota, Usage};
+use crate::rehearsal::Rehearsal;
 use crate::time::{Expiry, Time};
 
 /// Whether a mutation takes place.
@@ -278,6 +279,17 @@ pub trait Store: Send + Sync + 'static {
         account: &Self::Account,
         call: Call,
         set: Set<'_>,
+    ) -> impl Future<Output = Result<Written, StoreError>> + Send;
+
+    /// What `set` would answer if the writes rehearsed before it had been made;
+    /// nothing is written, whatever the call's mode. The write is noted for the next
+    /// one.
+    fn rehearse(
+        &self,
+        account: &Self::Account,
+        call: Call,
+        set: Set<'_>,
+        rehearsal: &mut Rehearsal,
     ) -> impl Future<Output = Result<Written, StoreError>> + Send;
 
     /// As [`set`](Self::set), if that need not wait. `None`: nothing was written, nor

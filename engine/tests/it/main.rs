@@ -3,6 +3,7 @@
 
 mod accounts;
 mod driver;
+mod dry;
 mod memory;
 mod once;
 mod shared;
