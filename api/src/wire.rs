@@ -17,6 +17,10 @@ pub const SKIPPED: &str = "larder-skipped";
 /// Domain of every `google.rpc.ErrorInfo`.
 pub const ERROR_DOMAIN: &str = "larder";
 
+/// What a dry run of a load may remember of its entries, bytes: 150,000 keys of 20
+/// bytes. Counts as received, [`MAX_RECEIVING_BYTES`].
+pub const MAX_REHEARSAL_BYTES: usize = 32 << 20;
+
 /// Largest request message, bytes, before and after decompression. Leaves room
 /// for a value of 3 MiB as base64 in JSON, which grows it by a third.
 pub const MAX_MESSAGE_BYTES: usize = 5 << 20;

@@ -221,8 +221,12 @@ impl Engine {
 }
 
 impl Account {
-    pub(crate) fn vet(&self, call: Call, request: Request<'_>) -> Result<(), OnceError> {
-        self.0.requests.window.lock().vet(call.now, request)
+    pub(crate) fn recall(
+        &self,
+        call: Call,
+        request: Request<'_>,
+    ) -> Result<Option<Outcome>, OnceError> {
+        self.0.requests.window.lock().look(call.now, request)
     }
 
     pub(crate) fn replay_use(&self, call: Call) -> ReplayUse {

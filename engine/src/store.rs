@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use larder_model::{
     AccountId, AccountName, Call, Condition, Cursor, Deleted, EntryKey, EntryRef, Expiry,
-    Increment, Incremented, Mode, Once, OnceError, Page, Quota, ReadEffect, Rehearsal,
+    Increment, Incremented, Mode, Once, OnceError, Outcome, Page, Quota, ReadEffect, Rehearsal,
     ReplayLimits, ReplayUse, Request, ScanBudget, Selection, Set, Store, StoreError, Usage, Write,
     Written,
 };
@@ -160,13 +160,13 @@ impl Store for Engine {
     }
 
     /// One lock of the account's window.
-    async fn vet(
+    async fn recall(
         &self,
         account: &Account,
         call: Call,
         request: Request<'_>,
-    ) -> Result<(), OnceError> {
-        account.vet(call, request)
+    ) -> Result<Option<Outcome>, OnceError> {
+        account.recall(call, request)
     }
 
     /// One lock of the account's window; looks at every id in it.

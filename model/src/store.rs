@@ -4,7 +4,7 @@ use std::future::Future;
 
 use crate::entry::{EntryMeta, EntryRef, Version};
 use crate::name::{AccountId, AccountName, EntryKey, Namespace};
-use crate::once::{Once, OnceError, ReplayLimits, ReplayUse, Request, Write};
+use crate::once::{Once, OnceError, Outcome, ReplayLimits, ReplayUse, Request, Write};
 use crate::quota::{Quota, Usage};
 use crate::rehearsal::Rehearsal;
 use crate::time::{Expiry, Time};
@@ -339,14 +339,14 @@ pub trait Store: Send + Sync + 'static {
         write: Write<'_>,
     ) -> impl Future<Output = Result<Once, OnceError>> + Send;
 
-    /// Refuses a request whose id is known for another one, also where none of its
-    /// writes is recorded itself.
-    fn vet(
+    /// What is known of a write, if anything is. Refuses a request whose id is known
+    /// for another one, also where none of its writes is recorded itself.
+    fn recall(
         &self,
         account: &Self::Account,
         call: Call,
         request: Request<'_>,
-    ) -> impl Future<Output = Result<(), OnceError>> + Send;
+    ) -> impl Future<Output = Result<Option<Outcome>, OnceError>> + Send;
 
     /// What the account's window holds.
     fn replay_use(

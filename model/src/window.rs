@@ -92,17 +92,6 @@ impl<T: Clone> Window<T> {
         }
     }
 
-    /// Refuses a request whose id is known for another one.
-    ///
-    /// # Errors
-    /// [`OnceError::Reused`].
-    pub fn vet(&self, now: Time, request: Request<'_>) -> Result<(), OnceError> {
-        match self.look(now, request) {
-            Err(OnceError::Reused) => Err(OnceError::Reused),
-            _ => Ok(()),
-        }
-    }
-
     /// Claims a write, unless it is known. Forgets what is over, and at the limit
     /// the oldest outcome.
     ///

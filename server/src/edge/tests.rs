@@ -130,8 +130,23 @@ impl Store for Moody {
         Err(OnceError::InProgress)
     }
 
-    async fn vet(&self, (): &(), _: larder_model::Call, _: Asked<'_>) -> Result<(), OnceError> {
+    async fn recall(
+        &self,
+        (): &(),
+        _: larder_model::Call,
+        _: Asked<'_>,
+    ) -> Result<Option<larder_model::Outcome>, OnceError> {
         Err(OnceError::Reused)
+    }
+
+    async fn rehearse(
+        &self,
+        (): &(),
+        call: larder_model::Call,
+        set: Set<'_>,
+        _: &mut larder_model::Rehearsal,
+    ) -> Answer<Written> {
+        self.set(&(), call, set).await
     }
 
     async fn replay_use(&self, (): &(), _: larder_model::Call) -> Answer<ReplayUse> {

@@ -67,18 +67,16 @@ impl<S: Store> CacheV1<S> {
         }))
     }
 
-    /// Refuses a request whose id is known for another one.
-    pub(super) async fn vet(
+    /// What is known of a write; refuses a request whose id is known for another one.
+    pub(super) async fn recall(
         &self,
         call: &Call<S>,
         account: &S::Account,
         request: Request<'_>,
-    ) -> Result<(), Failure> {
-        let vetted = self
-            .core
-            .store
-            .vet(account, call.store_call(false), request);
-        vetted
+    ) -> Result<Option<Outcome>, Failure> {
+        let store_call = call.store_call(false);
+        let known = Box::pin(self.core.store.recall(account, store_call, request));
+        known
             .await
             .map_err(|error| request_id::failure(call, &error))
     }

@@ -5,8 +5,8 @@ use larder_accounts::Action;
 use larder_api::cache_v1 as wire;
 use larder_api::errors::Reason;
 use larder_model::{
-    Deleted, EntryKey, Expiry, Increment, Mode, Outcome, Request, Selection, Set, Store, Write,
-    Written,
+    Deleted, EntryKey, Expiry, Increment, Mode, Outcome, Rehearsal, Request, Selection, Set, Store,
+    Write, Written,
 };
 
 use super::CacheV1;
@@ -29,8 +29,12 @@ impl<S: Store> CacheV1<S> {
     ) -> Result<wire::SetResponse, Failure> {
         let body = body!(SetRequestView, request);
         let asked = self.request(call, request.request_id, body).await?;
-        self.set_one(call, request, request.validate_only, asked)
-            .await
+        let part = Part {
+            validate_only: request.validate_only,
+            asked,
+            rehearsal: None,
+        };
+        self.set_one(call, request, part).await
     }
 
     /// A write alone or in a batch, which decides whether it takes effect.
@@ -38,12 +42,11 @@ impl<S: Store> CacheV1<S> {
         &self,
         call: &Call<S>,
         request: &wire::SetRequestView<'_>,
-        validate_only: bool,
-        asked: Option<Request<'_>>,
+        part: Part<'_>,
     ) -> Result<wire::SetResponse, Failure> {
         let at = entry_key(self.limits(), request.namespace, request.key)?;
         value_fits(self.limits(), "value", request.value)?;
-        let store_call = call.store_call(validate_only);
+        let store_call = call.store_call(part.validate_only);
         let clock = &self.core.clock;
         let set = Set {
             at,
@@ -53,27 +56,52 @@ impl<S: Store> CacheV1<S> {
             condition: condition(request.precondition.as_option())?,
         };
         let account = &call.may(Action::Write, at)?.tenant.handle;
-        let way = Way::of(call, asked, repeat_under(set.condition))?;
+        let way = Way::of(call, part.asked, repeat_under(set.condition))?;
         if let Way::Vetted(request) = way {
-            self.vet(call, account, request).await?;
+            self.recall(call, account, request).await?;
         }
         call.begin_mutation()?;
-        let (written, replayed) = match way {
-            Way::Once(request) => {
+        let (written, replayed) = match (way, part.rehearsal) {
+            (way, Some(rehearsal)) => {
+                let rehearsed = self.rehearse(call, account, (store_call, set), way, rehearsal);
+                Box::pin(rehearsed).await?
+            }
+            (Way::Once(request), None) => {
                 let write = (Write::Set(set), Outcome::set as fn(_) -> _);
                 self.once(call, account, store_call, request, write).await?
             }
-            Way::Plain | Way::Vetted(_) => {
+            (Way::Plain | Way::Vetted(_), None) => {
                 let written = call.set(account, store_call, set).await;
                 (written.map_err(|error| call.store_failure(&error))?, false)
             }
         };
         Ok(wire::SetResponse {
             outcome: Some(set_outcome(clock, request.key, written)),
-            validated_only: call.is_dry(validate_only),
+            validated_only: call.is_dry(part.validate_only),
             replayed,
             ..Default::default()
         })
+    }
+
+    /// A dry write of a batch, after those before it. One that was made before is
+    /// not made again, and so changes nothing for the next one.
+    async fn rehearse(
+        &self,
+        call: &Call<S>,
+        account: &S::Account,
+        (store_call, set): (larder_model::Call, Set<'_>),
+        way: Way<'_>,
+        rehearsal: &mut Rehearsal,
+    ) -> Result<(Written, bool), Failure> {
+        if let Way::Once(request) = way
+            && let Some(outcome) = self.recall(call, account, request).await?
+            && let Some(written) = outcome.set()
+        {
+            return Ok((written, true));
+        }
+        let store = &self.core.store;
+        let written = store.rehearse(account, store_call, set, rehearsal).await;
+        Ok((written.map_err(|error| call.store_failure(&error))?, false))
     }
 
     pub(crate) async fn batch_set(
@@ -90,7 +118,7 @@ impl<S: Store> CacheV1<S> {
         match asked {
             Some(asked) => {
                 let account = &call.known()?.tenant.handle;
-                self.vet(call, account, asked).await?;
+                self.recall(call, account, asked).await?;
             }
             None if request.requests.iter().any(conditional) => {
                 check_attempt(call, Repeat::Counts)?;
@@ -99,13 +127,22 @@ impl<S: Store> CacheV1<S> {
         }
         let mut results = Vec::with_capacity(request.requests.len());
         let mut replayed = false;
+        let mut rehearsal = Rehearsal::default();
+        let is_dry = call.is_dry(request.validate_only);
         for (index, one) in request.requests.iter().enumerate() {
             let asked = asked.filter(|_| conditional(one)).map(|asked| Request {
                 item: u32::try_from(index).unwrap_or(u32::MAX),
                 ..asked
             });
             let done = match alone_in_batch(one) {
-                Ok(()) => self.set_one(call, one, request.validate_only, asked).await,
+                Ok(()) => {
+                    let part = Part {
+                        validate_only: request.validate_only,
+                        asked,
+                        rehearsal: is_dry.then_some(&mut rehearsal),
+                    };
+                    self.set_one(call, one, part).await
+                }
                 Err(failure) => Err(failure),
             };
             let outcome: Shown = match done {
@@ -143,7 +180,7 @@ impl<S: Store> CacheV1<S> {
         let account = &call.may(Action::Write, at)?.tenant.handle;
         let way = Way::of(call, asked, repeat_under(condition))?;
         if let Way::Vetted(request) = way {
-            self.vet(call, account, request).await?;
+            self.recall(call, account, request).await?;
         }
         call.begin_mutation()?;
         let store_call = call.store_call(request.validate_only);
@@ -189,7 +226,7 @@ impl<S: Store> CacheV1<S> {
         let body = body!(BatchDeleteRequestView, request);
         if let Some(asked) = self.request(call, request.request_id, body).await? {
             let account = &call.known()?.tenant.handle;
-            self.vet(call, account, asked).await?;
+            self.recall(call, account, asked).await?;
         }
         let mut results = Vec::with_capacity(request.keys.len());
         for (index, key) in request.keys.iter().enumerate() {
@@ -243,7 +280,7 @@ impl<S: Store> CacheV1<S> {
         let expiry = touch_expiry(clock, store_call.now, request.expiration.as_ref())?;
         let account = &call.may(Action::Write, at)?.tenant.handle;
         if let Some(asked) = asked {
-            self.vet(call, account, asked).await?;
+            self.recall(call, account, asked).await?;
         }
         call.begin_mutation()?;
         let outcome: wire::touch_response::Outcome = self
@@ -333,7 +370,7 @@ impl<S: Store> CacheV1<S> {
             .tenant
             .handle;
         if let Some(asked) = asked {
-            self.vet(call, account, asked).await?;
+            self.recall(call, account, asked).await?;
         }
         call.begin_mutation()?;
         let deleted = self
@@ -355,6 +392,14 @@ impl<S: Store> Call<S> {
     pub(super) fn is_dry(&self, validate_only: bool) -> bool {
         self.mode(validate_only) == Mode::DryRun
     }
+}
+
+/// What a write is told by the call that it is a part of.
+struct Part<'p> {
+    validate_only: bool,
+    asked: Option<Request<'p>>,
+    /// The writes before it, where they and it are dry.
+    rehearsal: Option<&'p mut Rehearsal>,
 }
 
 /// The batch decides for all of its entries.
