@@ -4,7 +4,10 @@
 //! one on the typed lane, the other, by a `grpc-encoding` that no message uses,
 //! on the general lane.
 
+mod dry_run;
+
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use base64::Engine as _;
@@ -308,7 +311,12 @@ struct Server {
 
 fn server(clock: &Arc<Clock>) -> Server {
     let data = tempfile::tempdir().expect("a directory");
-    let entropy = Box::new(|buffer: &mut [u8]| buffer.fill(7));
+    // The same on every server, and never twice the same on one.
+    let drawn = AtomicU64::new(0);
+    let entropy = Box::new(move |buffer: &mut [u8]| {
+        let mut random = Random(drawn.fetch_add(1, Ordering::Relaxed));
+        buffer.fill_with(|| random.next().to_le_bytes()[0]);
+    });
     let accounts = Accounts::open(data.path(), UnixMillis::new(0), entropy).expect("accounts");
     let admin = std::fs::read_to_string(&accounts.admin_token().path).expect("a token");
     let accounts = Arc::new(accounts);

@@ -1,5 +1,7 @@
 //! Writes.
 
+use std::collections::HashSet;
+
 use buffa::ViewEncode as _;
 use larder_accounts::Action;
 use larder_api::cache_v1 as wire;
@@ -228,10 +230,16 @@ impl<S: Store> CacheV1<S> {
             let account = &call.known()?.tenant.handle;
             self.recall(call, account, asked).await?;
         }
+        // What a dry run would have deleted is there still.
+        let mut gone = HashSet::new();
+        let is_dry = call.is_dry(request.validate_only);
         let mut results = Vec::with_capacity(request.keys.len());
         for (index, key) in request.keys.iter().enumerate() {
             let done = match key_in_batch(self.limits(), namespace, index, key) {
-                Ok(at) => self.delete_one(call, at, request.validate_only).await,
+                Ok(at) => {
+                    let deleted = self.delete_one(call, at, request.validate_only).await;
+                    deleted.map(|deleted| deleted && (!is_dry || gone.insert(*key)))
+                }
                 Err(failure) => Err(failure),
             };
             results.push(wire::batch_delete_response::Result {
@@ -244,7 +252,7 @@ impl<S: Store> CacheV1<S> {
         }
         Ok(wire::BatchDeleteResponse {
             results,
-            validated_only: call.is_dry(request.validate_only),
+            validated_only: is_dry,
             ..Default::default()
         })
     }
