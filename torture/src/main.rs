@@ -1,5 +1,5 @@
 //! Attacks on a running server, and what they do to its other clients:
-//! `cargo xtask torture http2`.
+//! `cargo xtask torture http2`; and `larder-torture proxy`.
 //!
 //! | module | what |
 //! |---|---|
@@ -7,10 +7,12 @@
 //! | `victim` | a client that makes calls all the while, at a fixed rate |
 //! | `wire` | one connection of an attacker: frames, without any of the rules |
 //! | `calls` | the calls that both make |
+//! | `proxy` | a proxy that breaks connections, for tests in any language |
 //! | `http2` | the attacks, and what each must come to |
 
 mod calls;
 mod http2;
+mod proxy;
 mod server;
 mod victim;
 mod wire;
@@ -35,6 +37,8 @@ struct Arguments {
 enum Kind {
     /// What a client can do with HTTP/2 (RFC 9113, section 10.5).
     Http2(Http2),
+    /// A proxy that breaks connections, until it is ended.
+    Proxy(proxy::Arguments),
 }
 
 #[derive(Args)]
@@ -69,7 +73,10 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    let Kind::Http2(arguments) = Arguments::parse().kind;
+    let arguments = match Arguments::parse().kind {
+        Kind::Http2(arguments) => arguments,
+        Kind::Proxy(arguments) => return proxy::run(&arguments),
+    };
     if arguments.list {
         http2::list();
         return Ok(ExitCode::SUCCESS);
