@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -93,13 +94,16 @@ impl Drop for Proxy {
     }
 }
 
+/// Before the next try to take a connection, when one could not be taken.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     // Ends with this task, and its connections with it.
     let mut connections = tokio::task::JoinSet::new();
     loop {
         // Out of files, for example: the next one may find some.
         let Ok((client, _)) = listener.accept().await else {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
         let plan = shared
