@@ -312,7 +312,7 @@ async fn sweep(core: Arc<Core<Engine>>, drain: CancellationToken) {
 const SWEEP_ENTRIES: usize = 10_000;
 
 fn engine(config: &Config) -> Result<Engine, StartError> {
-    Ok(Engine::new(EngineConfig {
+    let engine = Engine::new(EngineConfig {
         max_memory_bytes: config.max_memory_bytes,
         hash_seed: random()?,
         first_version: first_version(),
@@ -321,7 +321,8 @@ fn engine(config: &Config) -> Result<Engine, StartError> {
         } else {
             Keyspace::PerAccount
         },
-    }))
+    });
+    Ok(engine.remembering(config.replay))
 }
 
 fn features(config: &Config) -> Vec<&'static str> {

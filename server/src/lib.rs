@@ -24,7 +24,7 @@ mod typed;
 pub use app::{App, Drained, Running, StartError};
 pub use config::{
     AbuseSettings, BudgetSettings, ByteSize, Config, ConfigError, Listen, LogFormat,
-    RemoteAccounts, Role, Settings, TlsFiles, TransportSettings,
+    RemoteAccounts, RequestIdSettings, Role, Settings, TlsFiles, TransportSettings,
 };
 /// What became of the administrator's token at start-up.
 pub use larder_accounts::{AdminToken, AdminTokenState};

@@ -33,6 +33,10 @@ pub(crate) struct Arguments {
 ///
 /// # Errors
 /// The address cannot be listened at.
+#[expect(
+    clippy::print_stdout,
+    reason = "it is what whoever starts it waits for"
+)]
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let schedule = match arguments.seed {
         Some(seed) if arguments.corrupt => Schedule::random_under_tls(seed),

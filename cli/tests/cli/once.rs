@@ -125,10 +125,11 @@ impl Stubborn {
                 .request_id(id.clone());
             client.set(key, "value", options).await
         };
-        match self.until_answered(set).await.outcome {
-            SetOutcome::Applied(entry) => entry.version,
-            other => panic!("its own success in the way: {other:?}"),
-        }
+        let outcome = self.until_answered(set).await.outcome;
+        let SetOutcome::Applied(entry) = &outcome else {
+            unreachable!("its own success in the way: {outcome:?}")
+        };
+        entry.version
     }
 }
 

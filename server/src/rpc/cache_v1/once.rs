@@ -58,7 +58,7 @@ impl<S: Store> CacheV1<S> {
             return Ok(None);
         }
         if call.moment.is_some() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
         Ok(Some(Request {
             id: request_id::parse(id)?,

@@ -295,7 +295,7 @@ fn load(random: &mut Random) -> Mutation {
         dry: framed(&parts),
         show: |body| {
             shown(body, |it: &mut cache::LoadResponse| {
-                it.validated_only = false
+                it.validated_only = false;
             })
         },
     }
