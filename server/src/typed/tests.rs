@@ -490,7 +490,7 @@ const CALLS: usize = 6000;
 
 #[tokio::test(start_paused = true)]
 async fn both_lanes_say_the_same() {
-    let clock = Arc::new(Clock::start());
+    let clock = Arc::new(Clock::start_steady());
     let servers = [server(&clock), server(&clock)];
     let (typed, _typed_course) = connect(&servers[0]).await;
     let (general, _general_course) = connect(&servers[1]).await;

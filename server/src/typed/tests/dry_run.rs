@@ -470,7 +470,7 @@ async fn check(
 
 #[tokio::test(start_paused = true)]
 async fn a_dry_run_leaves_no_trace_and_answers_as_the_real_call() {
-    let server = server(&Arc::new(Clock::start()));
+    let server = server(&Arc::new(Clock::start_steady()));
     let (client, _course) = connect(&server).await;
     let mut random = Random(4);
     let mut outcomes = BTreeMap::<String, [usize; 2]>::new();
