@@ -15,7 +15,17 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 
 from faults import Proxy
-from harness import CHANNEL_OPTIONS, PATIENCE_S, bearer, cache, cache_grpc, detail, entry, refused
+from harness import (
+    CHANNEL_OPTIONS,
+    PATIENCE_S,
+    accounts,
+    bearer,
+    cache,
+    cache_grpc,
+    detail,
+    entry,
+    refused,
+)
 
 NUMBERS = itertools.count()
 
@@ -321,3 +331,30 @@ def test_a_dry_batch_judges_its_entries_together(server):
         kinds.append([r.response.WhichOneof("outcome") or r.WhichOneof("result") for r in results])
     assert kinds == [["applied", "not_applied", "applied", "error"]] * 2
     client.close()
+
+
+def test_changes_of_accounts_are_made_once(server):
+    stub, admin = server.control(), bearer(server.admin_token)
+    name = f"made-{next(NUMBERS)}"
+
+    def call(method: str, more: tuple = (), **fields: object):
+        request = getattr(accounts, f"{method}Request")(**fields)
+        return getattr(stub, method)(request, metadata=admin + more, timeout=PATIENCE_S)
+
+    made = call("CreateAccount", account_id=name, request_id="a")
+    again = call("CreateAccount", account_id=name, request_id="a")
+    assert (made.replayed, again.replayed) == (False, True)
+    assert again.account == made.account
+    with refused("INVALID_ARGUMENT", "REQUEST_ID_REUSED"):
+        call("CreateAccount", account_id=f"{name}-other", request_id="a")
+    parent = f"accounts/{name}"
+    token = call("CreateToken", parent=parent, request_id="t")
+    again = call("CreateToken", parent=parent, request_id="t")
+    # The secret is shown once.
+    assert (again.token, again.secret, again.replayed) == (token.token, "", True)
+    assert token.secret
+    assert len(call("ListTokens", parent=parent).tokens) == 1
+    with refused("ALREADY_EXISTS", "ACCOUNT_EXISTS"):
+        call("CreateAccount", account_id=name, request_id="errors-are-not-recorded")
+    deleted = [call("DeleteAccount", name=parent, request_id="d").replayed for _ in range(2)]
+    assert deleted == [False, True]
