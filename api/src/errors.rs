@@ -258,8 +258,12 @@ reasons! {
         "No such service or method, or not by this HTTP method or content type.";
     EncodingUnsupported "ENCODING_UNSUPPORTED" Unimplemented No []
         "The request is compressed in a way, or framed in a form, that the server does not know.";
-    RequestIdUnsupported "REQUEST_ID_UNSUPPORTED" Unimplemented No ["BadRequest"]
-        "A `request_id` was given; this server does not replay answers yet.";
+    RequestIdReused "REQUEST_ID_REUSED" InvalidArgument No ["BadRequest"]
+        "A `request_id` was used before, for a request that asked for something else.";
+    RequestInProgress "REQUEST_IN_PROGRESS" Unavailable Yes ["RetryInfo"]
+        "The same request, by its `request_id`, is being carried out; ask again for its answer.";
+    RetryUnsafe "RETRY_UNSAFE" Aborted No []
+        "An increment, conditional write or creation without a `request_id` was sent before (`grpc-previous-rpc-attempts`): it may have had its effect, and was not carried out again.";
     AccountNotFound "ACCOUNT_NOT_FOUND" NotFound No []
         "The control plane knows no such account.";
     AccountExists "ACCOUNT_EXISTS" AlreadyExists No []

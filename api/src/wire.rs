@@ -6,12 +6,20 @@ use std::time::Duration;
 /// The reply to a dry run carries `dry-run: 1`.
 pub const DRY_RUN: &str = "dry-run";
 
+/// Metadata in which a client's library says how often it has sent a call before
+/// (gRFC A6).
+pub const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
+
 /// Trailer of `rpc.Cache/Dump`: how many entries were left out because their
 /// keys are no UTF-8.
 pub const SKIPPED: &str = "larder-skipped";
 
 /// Domain of every `google.rpc.ErrorInfo`.
 pub const ERROR_DOMAIN: &str = "larder";
+
+/// What a dry run of a load may remember of its entries, bytes: 150,000 keys of 20
+/// bytes. Counts as received, [`MAX_RECEIVING_BYTES`].
+pub const MAX_REHEARSAL_BYTES: usize = 32 << 20;
 
 /// Largest request message, bytes, before and after decompression. Leaves room
 /// for a value of 3 MiB as base64 in JSON, which grows it by a third.

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, a surprise is a failure")]
 
+#[path = "cli/once.rs"]
+mod once;
+
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::Path;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use rand::TryRngCore as _;
+
 use crate::error::Error;
 
 /// When a written entry expires.
@@ -47,8 +49,8 @@ pub enum Condition {
 /// Makes one increment, conditional write or creation safe to repeat: the
 /// server carries out a request id once, and replays its answer (AIP-155).
 ///
-/// Servers that do not record answers refuse it with
-/// [`Reason::RequestIdUnsupported`](crate::Reason::RequestIdUnsupported).
+/// Make one for each operation, and give the same to every try of it. The server
+/// knows it for 10 minutes, or until it has seen many more.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct RequestId(String);
 
@@ -82,6 +84,31 @@ pub struct IncrementOptions {
 }
 
 impl RequestId {
+    /// A new one: a random UUID (RFC 9562, version 4).
+    ///
+    /// # Errors
+    ///
+    /// If the machine has no randomness.
+    pub fn generate() -> Result<Self, Error> {
+        let mut bytes = [0; 16];
+        rand::rngs::OsRng
+            .try_fill_bytes(&mut bytes)
+            .map_err(|error| Error::configuration(format!("no randomness: {error}")))?;
+        // Version 4, of the variant of RFC 9562.
+        bytes[6] = bytes[6] & 0x0f | 0x40;
+        bytes[8] = bytes[8] & 0x3f | 0x80;
+        let mut text = String::with_capacity(36);
+        for (at, byte) in bytes.into_iter().enumerate() {
+            if [4, 6, 8, 10].contains(&at) {
+                text.push('-');
+            }
+            for digit in [byte >> 4, byte & 15] {
+                text.extend(char::from_digit(digit.into(), 16));
+            }
+        }
+        Ok(Self(text))
+    }
+
     /// A request id from the text of a UUID, such as
     /// `3f2a8c1e-6b7d-4e5f-9a0b-1c2d3e4f5a6b`.
     ///
@@ -217,6 +244,10 @@ mod tests {
 
     #[test]
     fn request_ids_are_uuids() {
+        let made = RequestId::generate().unwrap();
+        assert_eq!(RequestId::parse(made.as_str()).unwrap(), made);
+        assert_ne!(RequestId::generate().unwrap(), made);
+        assert_eq!(&made.as_str()[14..15], "4");
         for (text, good) in [
             ("3f2a8c1e-6b7d-4e5f-9a0b-1c2d3e4f5a6b", true),
             ("3F2A8C1E-6B7D-4E5F-9A0B-1C2D3E4F5A6B", true),

@@ -25,7 +25,6 @@ TEN_YEARS_S = 10 * 365 * 24 * 3600
 KEPT = b"kept"
 LONG_KEY = b"k" * 1025
 LARGE_VALUE = bytes((3 << 20) + 1)
-UUID = "6f7c1f5e-8a52-4c65-9d41-6f2f6a1f4c11"
 
 
 class Row(NamedTuple):
@@ -201,16 +200,17 @@ def bad_fields() -> Iterator[Row]:
     for how, token in bad_tokens().items():
         message = cache.ListKeysRequest(page_token=token)
         yield v1(f"a page token {how}", "ListKeys", message, "PAGE_TOKEN_INVALID")
-    for method, message in {
-        "Set": cache.SetRequest(key=KEPT, request_id=UUID),
-        "Delete": cache.DeleteRequest(key=KEPT, request_id=UUID),
-        "Touch": cache.TouchRequest(key=KEPT, never=True, request_id=UUID),
-        "Increment": cache.IncrementRequest(key=b"absent", request_id=UUID),
-        "BatchSet": cache.BatchSetRequest(request_id=UUID),
-        "BatchDelete": cache.BatchDeleteRequest(keys=[KEPT], request_id=UUID),
-        "DeletePrefix": cache.DeletePrefixRequest(all=True, request_id=UUID),
-    }.items():
-        yield v1("a request id", method, message, "REQUEST_ID_UNSUPPORTED", "UNIMPLEMENTED")
+    for how, bad in {"of 65 bytes": "x" * 65, "with a blank": "a b", "in Greek": "αβγ"}.items():
+        for method, message in {
+            "Set": cache.SetRequest(key=KEPT, request_id=bad),
+            "Delete": cache.DeleteRequest(key=KEPT, request_id=bad),
+            "Touch": cache.TouchRequest(key=KEPT, never=True, request_id=bad),
+            "Increment": cache.IncrementRequest(key=b"absent", request_id=bad),
+            "BatchSet": cache.BatchSetRequest(request_id=bad),
+            "BatchDelete": cache.BatchDeleteRequest(keys=[KEPT], request_id=bad),
+            "DeletePrefix": cache.DeletePrefixRequest(all=True, request_id=bad),
+        }.items():
+            yield v1(f"a request id {how}", method, message, "FIELD_INVALID")
 
 
 def bad_tokens() -> dict[str, str]:
@@ -330,12 +330,7 @@ def bad_control() -> Iterator[Row]:
         "a rude display name", "CreateAccount", "FIELD_INVALID", account_id="a", account=rude_name
     )
     yield row(
-        "a request id",
-        "CreateAccount",
-        "REQUEST_ID_UNSUPPORTED",
-        "UNIMPLEMENTED",
-        account_id="a",
-        request_id=UUID,
+        "a bad request id", "CreateAccount", "FIELD_INVALID", account_id="a", request_id="a b"
     )
 
     for method in ("GetAccount", "DeleteAccount"):

@@ -176,7 +176,7 @@ BAD_ITEMS = [
     (cache.SetRequest(key=b"k", ttl=Duration()), "INVALID_ARGUMENT", "TTL_OUT_OF_RANGE"),
     (cache.SetRequest(key=b"k", value=bytes(3145729)), "INVALID_ARGUMENT", "VALUE_TOO_LARGE"),
     (cache.SetRequest(key=b"k", validate_only=True), "INVALID_ARGUMENT", "FIELD_INVALID"),
-    (cache.SetRequest(key=b"k", request_id="id"), "UNIMPLEMENTED", "REQUEST_ID_UNSUPPORTED"),
+    (cache.SetRequest(key=b"k", request_id="id"), "INVALID_ARGUMENT", "FIELD_INVALID"),
 ]
 
 

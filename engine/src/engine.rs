@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use larder_model::{AccountId, AccountName, Quota, Time};
+use larder_model::{AccountId, AccountName, Quota, ReplayLimits, Time};
 use parking_lot::{Mutex, RwLock};
 
 use crate::config::{EngineConfig, Keyspace, MemoryUse, SweepReport};
 use crate::hash::KeyHasher;
 use crate::ledger::{Amount, Ledger};
 use crate::memory::Memory;
+use crate::once::{Replay, Requests};
 use crate::partition::Partition;
 use crate::reclaim::Reclaim;
 use crate::registry::{Registry, Tenant};
@@ -42,6 +43,7 @@ pub struct Engine {
     shared: Option<Arc<Partition>>,
     /// Entries of closed accounts, still to be freed.
     graves: Mutex<Vec<Core>>,
+    replay: Arc<Replay>,
     pub(crate) reclaim: Reclaim,
     swept: AtomicUsize,
 }
@@ -67,6 +69,7 @@ impl Engine {
 
     fn counting(config: EngineConfig, first_version: u64, oldest_version: u64) -> Self {
         let memory = Arc::new(Memory::new(config.max_memory_bytes));
+        let replay = Replay::new(ReplayLimits::default(), Arc::clone(&memory));
         let shared = (config.keyspace == Keyspace::Shared).then(|| {
             let hasher = KeyHasher::derive(&config.hash_seed, "");
             let shards = Partition::shards_for(Quota::UNLIMITED, &memory);
@@ -80,9 +83,19 @@ impl Engine {
             registry: RwLock::new(Registry::new(first_version, oldest_version)),
             shared,
             graves: Mutex::default(),
+            replay: Arc::new(replay),
             reclaim: Reclaim::default(),
             swept: AtomicUsize::new(0),
         }
+    }
+
+    /// The same engine, still without accounts, with other limits for what it
+    /// remembers of requests. All windows together take at most a sixteenth of the
+    /// memory, whatever the limits say.
+    #[must_use]
+    pub fn remembering(mut self, limits: ReplayLimits) -> Self {
+        self.replay = Arc::new(Replay::new(limits, Arc::clone(&self.memory)));
+        self
     }
 
     /// What the entries take. Two loads.
@@ -122,6 +135,7 @@ impl Engine {
                 return report;
             }
             left = left.saturating_sub(usize::try_from(report.expired - before).unwrap_or(left));
+            tenant.requests.sweep(now);
             report.forgotten += u64::from(self.forget_idle(seat, tenant));
             self.swept.fetch_add(1, Relaxed);
         }
@@ -204,6 +218,10 @@ impl Engine {
         self.shared.as_ref()
     }
 
+    pub(crate) fn replay(&self) -> &Replay {
+        &self.replay
+    }
+
     pub(crate) fn memory(&self) -> &Memory {
         &self.memory
     }
@@ -229,6 +247,7 @@ impl Engine {
         Tenant {
             partition,
             ledger: Arc::new(ledger),
+            requests: Requests::new(&self.replay),
         }
     }
 
@@ -267,7 +286,10 @@ impl Engine {
 
     fn forget_idle(&self, seat: usize, tenant: Arc<Tenant>) -> bool {
         // Two: the registry's and ours.
-        if Arc::strong_count(&tenant) > 2 || tenant.ledger.reserved().keys > 0 {
+        if Arc::strong_count(&tenant) > 2
+            || tenant.ledger.reserved().keys > 0
+            || !tenant.requests.is_empty()
+        {
             return false;
         }
         drop(tenant);

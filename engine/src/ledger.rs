@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use larder_model::{AtLimit, Quota, StoreError, Usage};
+use larder_model::{AtLimit, Growth, Quota, StoreError, Usage};
 
 use crate::policy::Scarce;
 
@@ -146,6 +146,39 @@ impl Ledger {
                 limit,
                 wanted: bytes,
             });
+        }
+        Ok(())
+    }
+
+    /// What [`reserve`](Self::reserve) would say if there were `expected` more, and
+    /// `due` less.
+    pub(crate) fn foresee(
+        &self,
+        amount: Amount,
+        expected: Growth,
+        due: Amount,
+    ) -> Result<(), Shortage> {
+        let foreseen = |used: &AtomicU64, due: u64, expected: i64| {
+            let used = used.load(Relaxed).saturating_sub(due);
+            used.saturating_add_signed(expected)
+        };
+        let limit = self.max_keys.load(Relaxed);
+        if !fits(
+            foreseen(&self.keys, due.keys, expected.keys),
+            amount.keys,
+            limit,
+        ) {
+            let wanted = amount.keys;
+            return Err(Shortage::Keys { limit, wanted });
+        }
+        let limit = self.max_bytes.load(Relaxed);
+        if !fits(
+            foreseen(&self.bytes, due.bytes, expected.bytes),
+            amount.bytes,
+            limit,
+        ) {
+            let wanted = amount.bytes;
+            return Err(Shortage::Bytes { limit, wanted });
         }
         Ok(())
     }

@@ -89,6 +89,10 @@ impl Partition {
         &self.shards
     }
 
+    pub(crate) fn memory_limit(&self) -> u64 {
+        self.memory.limit()
+    }
+
     pub(crate) const fn life(&self) -> u64 {
         self.life
     }

@@ -113,7 +113,10 @@ impl Tenant {
         if self.ledger.is_closed() {
             return None;
         }
-        core.find(at, hash, call.now, trash)
+        match call.mode {
+            Mode::Apply => core.find(at, hash, call.now, trash),
+            Mode::DryRun => core.find_quietly(at, hash, call.now),
+        }
     }
 }
 

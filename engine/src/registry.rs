@@ -7,6 +7,7 @@ use larder_model::{AccountId, AccountName};
 
 use crate::engine::Account;
 use crate::ledger::Ledger;
+use crate::once::Requests;
 use crate::partition::Partition;
 
 /// One account in one life.
@@ -14,6 +15,7 @@ use crate::partition::Partition;
 pub(crate) struct Tenant {
     pub(crate) partition: Arc<Partition>,
     pub(crate) ledger: Arc<Ledger>,
+    pub(crate) requests: Requests,
 }
 
 #[derive(Debug)]
@@ -90,11 +92,12 @@ impl Registry {
         Some(seat.tenant)
     }
 
-    /// Removes the account in a seat if it has no entry and nobody holds a
-    /// handle.
+    /// Removes the account in a seat if it has no entry, remembers no request, and
+    /// nobody holds a handle.
     pub(crate) fn remove_idle(&mut self, seat: usize) -> Option<Arc<Tenant>> {
         let Seat { id, tenant } = self.seats.get(seat)?;
-        let is_idle = Arc::strong_count(tenant) == 1 && tenant.ledger.reserved().keys == 0;
+        let is_empty = tenant.ledger.reserved().keys == 0 && tenant.requests.is_empty();
+        let is_idle = Arc::strong_count(tenant) == 1 && is_empty;
         let name = id.name.clone();
         if is_idle { self.remove(&name) } else { None }
     }

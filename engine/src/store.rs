@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use larder_model::{
     AccountId, AccountName, Call, Condition, Cursor, Deleted, EntryKey, EntryRef, Expiry,
-    Increment, Incremented, Page, Quota, ReadEffect, ScanBudget, Selection, Set, Store, StoreError,
-    Usage, Written,
+    Increment, Incremented, Mode, Once, OnceError, Outcome, Page, Quota, ReadEffect, Rehearsal,
+    ReplayLimits, ReplayUse, Request, ScanBudget, Selection, Set, Store, StoreError, Usage, Write,
+    Written,
 };
 
 use crate::engine::{Account, Engine};
@@ -74,6 +75,11 @@ impl Store for Engine {
         call: Call,
         set: Set<'_>,
     ) -> Result<Written, StoreError> {
+        if call.mode == Mode::DryRun {
+            // In a box: most sets are none, and should not make room for this.
+            let mut alone = Rehearsal::default();
+            return Box::pin(self.rehearse(account, call, set, &mut alone)).await;
+        }
         let large = (set.value.len() > LARGE_VALUE_BYTES).then(|| Arc::from(set.value));
         let tenant = &*account.0;
         self.persist(tenant, call, set.at, || {
@@ -82,13 +88,29 @@ impl Store for Engine {
         .await
     }
 
-    /// One attempt: it makes room in the shard of the key alone.
+    /// One lock; at a limit, a look at every entry of the account, for those that
+    /// are due.
+    async fn rehearse(
+        &self,
+        account: &Account,
+        call: Call,
+        set: Set<'_>,
+        rehearsal: &mut Rehearsal,
+    ) -> Result<Written, StoreError> {
+        account.0.rehearse_set(call, &set, rehearsal).await
+    }
+
+    /// One attempt: it makes room in the shard of the key alone. A dry run is left
+    /// to `set`.
     fn set_now(
         &self,
         account: &Account,
         call: Call,
         set: Set<'_>,
     ) -> Option<Result<Written, StoreError>> {
+        if call.mode == Mode::DryRun {
+            return None;
+        }
         let large = (set.value.len() > LARGE_VALUE_BYTES).then(|| Arc::from(set.value));
         match account.0.set(call, &set, large.as_ref()) {
             Ok(written) => Some(Ok(written)),
@@ -117,10 +139,43 @@ impl Store for Engine {
         increment: Increment<'_>,
     ) -> Result<Incremented, StoreError> {
         let tenant = &*account.0;
+        if call.mode == Mode::DryRun {
+            return Box::pin(tenant.rehearse_increment(call, &increment)).await;
+        }
         self.persist(tenant, call, increment.at, || {
             tenant.increment(call, &increment)
         })
         .await
+    }
+
+    /// As the write, and two locks of the account's window.
+    async fn once(
+        &self,
+        account: &Account,
+        call: Call,
+        request: Request<'_>,
+        write: Write<'_>,
+    ) -> Result<Once, OnceError> {
+        self.carry_out_once(account, call, request, write).await
+    }
+
+    /// One lock of the account's window.
+    async fn recall(
+        &self,
+        account: &Account,
+        call: Call,
+        request: Request<'_>,
+    ) -> Result<Option<Outcome>, OnceError> {
+        account.recall(call, request)
+    }
+
+    /// One lock of the account's window; looks at every id in it.
+    async fn replay_use(&self, account: &Account, call: Call) -> Result<ReplayUse, StoreError> {
+        Ok(account.replay_use(call))
+    }
+
+    fn replay_limits(&self) -> ReplayLimits {
+        self.replay().limits()
     }
 
     /// Walks all entries of the account, about 100 ns each, in steps that hold

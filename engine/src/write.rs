@@ -2,7 +2,8 @@
 //!
 //! A write is an attempt under one shard's lock: look, check the condition,
 //! reserve, change. If room is missing the attempt has changed nothing; the
-//! lock is given back, room is made, and it is tried again.
+//! lock is given back, room is made, and it is tried again. Dry runs of writes are
+//! in `rehearse`.
 
 use std::sync::Arc;
 
@@ -38,10 +39,10 @@ impl From<Shortage> for Refused {
 }
 
 /// What is to be written under a key.
-struct Plan<'a> {
-    draft: Draft<'a>,
+pub(crate) struct Plan<'a> {
+    pub(crate) draft: Draft<'a>,
     hash: u64,
-    expiry: Expiry,
+    pub(crate) expiry: Expiry,
     /// The value, if it is large: copied before the lock is taken.
     large: Option<&'a Arc<[u8]>>,
     /// What it had in an earlier engine; else the next one.
@@ -141,6 +142,24 @@ impl Tenant {
         })
     }
 
+    /// What a write would put under a key; its hash and a large value are not needed
+    /// to judge it.
+    pub(crate) fn plan<'a>(
+        &self,
+        at: EntryKey<'a>,
+        flags: u32,
+        value: &'a [u8],
+        expiry: Expiry,
+    ) -> Plan<'a> {
+        Plan {
+            draft: self.draft(at, flags, value),
+            hash: 0,
+            expiry,
+            large: None,
+            version: None,
+        }
+    }
+
     fn draft<'a>(&self, at: EntryKey<'a>, flags: u32, value: &'a [u8]) -> Draft<'a> {
         Draft {
             at,
@@ -179,9 +198,6 @@ impl Tenant {
         if !goes_at_once {
             make_fit(core, trash, call, live, &plan, owner)?;
         }
-        if call.mode == Mode::DryRun {
-            return Ok(meta);
-        }
         let stamp = Stamp {
             version: (plan.version).unwrap_or_else(|| self.partition.next_version()),
             expiry: plan.expiry,
@@ -202,7 +218,7 @@ impl Tenant {
 }
 
 impl Plan<'_> {
-    fn charge(&self) -> u64 {
+    pub(crate) fn charge(&self) -> u64 {
         let large = self.draft.is_large();
         memory::charge(
             self.draft.len() as u64,
@@ -212,7 +228,7 @@ impl Plan<'_> {
 }
 
 /// Reserves what the write grows by, evicting from this shard if the
-/// account does that; a dry run only checks.
+/// account does that.
 fn make_fit(
     core: &mut Core,
     trash: &mut Trash,
@@ -236,12 +252,6 @@ fn make_fit(
     let limit = core.memory().limit();
     if charge > charged && charge > limit {
         return Err(Refused::Never(StoreError::MemoryFull { limit }));
-    }
-    if call.mode == Mode::DryRun {
-        return match ledger.probe(growth) {
-            Err(shortage) if !ledger.evicts() => Err(shortage.into()),
-            _ => Ok(()),
-        };
     }
     reserve(core, trash, call, slot, ledger, growth)?;
     let wanted = charge.saturating_sub(charged);
@@ -289,7 +299,7 @@ fn reserve(
 }
 
 /// Whether `condition` holds for the live entry.
-fn holds(condition: Condition, live: Option<EntryMeta>) -> bool {
+pub(crate) fn holds(condition: Condition, live: Option<EntryMeta>) -> bool {
     match condition {
         Condition::Always => true,
         Condition::IfAbsent => live.is_none(),

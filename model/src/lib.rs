@@ -8,18 +8,27 @@
 mod entry;
 mod limits;
 mod name;
+mod once;
 mod quota;
+mod rehearsal;
 mod store;
 #[cfg(feature = "suite")]
 pub mod suite;
 mod time;
+mod window;
 
 pub use entry::{EntryMeta, EntryRef, Version, entry_size_bytes};
-pub use limits::{ENTRY_OVERHEAD_BYTES, Limits, MAX_NAME_BYTES};
+pub use limits::{ENTRY_OVERHEAD_BYTES, Limits, MAX_NAME_BYTES, MAX_REQUEST_ID_BYTES};
 pub use name::{AccountId, AccountName, AccountUid, EntryKey, Key, NameError, Namespace};
+pub use once::{
+    Fingerprint, Once, OnceError, Outcome, ReplayLimits, ReplayUse, Request, RequestId,
+    RequestIdError, Write,
+};
 pub use quota::{AtLimit, Quota, Usage};
+pub use rehearsal::{Growth, Rehearsal, Rehearsed};
 pub use store::{
     Call, Condition, Cursor, Deleted, ExpiryChange, Increment, Incremented, Listed, Mode, Page,
     ReadEffect, ScanBudget, Selection, Set, Store, StoreError, Written,
 };
 pub use time::{Expiry, Time, Ttl, TtlError};
+pub use window::{Claimed, Window};

@@ -8,6 +8,9 @@ pub const ENTRY_OVERHEAD_BYTES: u64 = 64;
 /// Longest name of an account or namespace, bytes.
 pub const MAX_NAME_BYTES: usize = 64;
 
+/// Longest `request_id`, bytes: a UUID has 36.
+pub const MAX_REQUEST_ID_BYTES: usize = 64;
+
 /// Limits that a server may configure. `GetServerInfo` reports each under the
 /// name it has here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

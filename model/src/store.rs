@@ -4,7 +4,9 @@ use std::future::Future;
 
 use crate::entry::{EntryMeta, EntryRef, Version};
 use crate::name::{AccountId, AccountName, EntryKey, Namespace};
+use crate::once::{Once, OnceError, Outcome, ReplayLimits, ReplayUse, Request, Write};
 use crate::quota::{Quota, Usage};
+use crate::rehearsal::Rehearsal;
 use crate::time::{Expiry, Time};
 
 /// Whether a mutation takes place.
@@ -279,6 +281,17 @@ pub trait Store: Send + Sync + 'static {
         set: Set<'_>,
     ) -> impl Future<Output = Result<Written, StoreError>> + Send;
 
+    /// What `set` would answer if the writes rehearsed before it had been made;
+    /// nothing is written, whatever the call's mode. The write is noted for the next
+    /// one.
+    fn rehearse(
+        &self,
+        account: &Self::Account,
+        call: Call,
+        set: Set<'_>,
+        rehearsal: &mut Rehearsal,
+    ) -> impl Future<Output = Result<Written, StoreError>> + Send;
+
     /// As [`set`](Self::set), if that need not wait. `None`: nothing was written, nor
     /// will be, and `set` has to; room may have been made for it.
     fn set_now(
@@ -307,6 +320,43 @@ pub trait Store: Send + Sync + 'static {
         call: Call,
         increment: Increment<'_>,
     ) -> impl Future<Output = Result<Incremented, StoreError>> + Send;
+
+    /// Carries a write out unless the same one was carried out before, in which
+    /// case it answers as it did then. Remembers the outcome, but no error, for as
+    /// long as the store's window has time and room for it; the account's, not the
+    /// server's, so that the same id of two accounts is two ids.
+    ///
+    /// The id is claimed before the write begins: of two copies at the same time
+    /// one is told [`OnceError::InProgress`]. A dry run looks, and claims nothing.
+    ///
+    /// One method for all writes, because a store elsewhere has to look, write and
+    /// record in one step of its own.
+    fn once(
+        &self,
+        account: &Self::Account,
+        call: Call,
+        request: Request<'_>,
+        write: Write<'_>,
+    ) -> impl Future<Output = Result<Once, OnceError>> + Send;
+
+    /// What is known of a write, if anything is. Refuses a request whose id is known
+    /// for another one, also where none of its writes is recorded itself.
+    fn recall(
+        &self,
+        account: &Self::Account,
+        call: Call,
+        request: Request<'_>,
+    ) -> impl Future<Output = Result<Option<Outcome>, OnceError>> + Send;
+
+    /// What the account's window holds.
+    fn replay_use(
+        &self,
+        account: &Self::Account,
+        call: Call,
+    ) -> impl Future<Output = Result<ReplayUse, StoreError>> + Send;
+
+    /// What a window remembers at the most.
+    fn replay_limits(&self) -> ReplayLimits;
 
     /// Up to `limit` selected entries whose key is greater than `after`, in key
     /// order.

@@ -494,11 +494,12 @@ fn engine(config: &Config, snapshots: Option<&Snapshots>) -> Result<Engine, Star
             Keyspace::PerAccount
         },
     };
-    Ok(if snapshots.is_some() {
+    let engine = if snapshots.is_some() {
         Engine::restoring(engine)
     } else {
         Engine::new(engine)
-    })
+    };
+    Ok(engine.remembering(config.replay))
 }
 
 fn features(config: &Config) -> Vec<&'static str> {

@@ -18,6 +18,7 @@ use crate::core::Core;
 use crate::failure::{Contract, Failure, store_failure};
 use crate::gauge::{Gauge, Held};
 use crate::layers::admit::overloaded;
+use crate::layers::attempt::Attempt;
 use crate::methods::Method;
 
 /// How a call ended.
@@ -58,6 +59,8 @@ pub(crate) struct Call<S: Store> {
     pub(crate) moment: Option<Moment>,
     /// Metadata `dry-run`; may only switch it on.
     pub(crate) dry_run: Mode,
+    /// Whether it was sent before.
+    pub(crate) attempt: Attempt,
     /// The caller, if it was known from the beginning.
     known_caller: Option<Arc<Identity<S>>>,
     /// The caller, once it was found out.
@@ -107,6 +110,7 @@ impl<S: Store> Call<S> {
             deadline: None,
             moment: None,
             dry_run: Mode::Apply,
+            attempt: Attempt::First,
             known_caller: identity,
             found_caller: OnceLock::new(),
             outcome: OnceLock::new(),

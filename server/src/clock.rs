@@ -14,10 +14,12 @@ pub(crate) struct Clock {
     /// after the other: an entry's `expire_time` must not change from one read
     /// to the next.
     offset_ms: AtomicI64,
+    /// Differences up to this are jitter.
+    jitter_ms: u64,
 }
 
-/// Differences up to this are jitter.
-const JITTER_MS: i64 = 5;
+/// Two readings one after the other differ by less.
+const JITTER_MS: u64 = 5;
 
 impl Clock {
     /// A clock whose [`Time`] begins now.
@@ -25,9 +27,20 @@ impl Clock {
         let clock = Self {
             origin: instant(),
             offset_ms: AtomicI64::new(i64::MIN),
+            jitter_ms: JITTER_MS,
         };
         clock.offset_ms();
         clock
+    }
+
+    /// A clock that never follows the wall clock once it has started: for tests
+    /// whose monotonic time is paused, while that of the wall goes on.
+    #[cfg(test)]
+    pub(crate) fn start_steady() -> Self {
+        Self {
+            jitter_ms: u64::MAX,
+            ..Self::start()
+        }
     }
 
     /// Now, for the store.
@@ -49,7 +62,7 @@ impl Clock {
     fn offset_ms(&self) -> i64 {
         let held = self.offset_ms.load(Ordering::Relaxed);
         let seen = signed(unix_millis()) - signed(self.now().as_millis());
-        if held.abs_diff(seen) <= JITTER_MS.unsigned_abs() {
+        if held.abs_diff(seen) <= self.jitter_ms {
             return held;
         }
         self.offset_ms.store(seen, Ordering::Relaxed);

@@ -19,6 +19,7 @@ mod layers;
 mod names;
 mod print;
 mod reload;
+mod request_ids;
 mod snapshot;
 mod tls;
 mod transport;
@@ -26,6 +27,7 @@ mod transport;
 pub use audit::{AuditConfig, AuditSettings};
 pub use layers::{Layers, Source};
 pub use reload::{Changes, NeedsRestart};
+pub use request_ids::RequestIdSettings;
 pub use snapshot::{SnapshotConfig, SnapshotSettings};
 pub use tls::{
     CertificateAccountSettings, CertificateUse, ClientCertificates, TlsFiles, TlsSettings,
@@ -245,6 +247,8 @@ pub struct Settings {
     pub audit: Option<AuditSettings>,
     /// Limits of the transport; in a file only.
     pub transport: Option<TransportSettings>,
+    /// What is remembered of requests; in a file only.
+    pub request_ids: Option<RequestIdSettings>,
 }
 
 /// Where a file is wrong, on one line: its line, what stands there, and why.
@@ -359,6 +363,8 @@ pub struct Config {
     pub snapshot: Option<SnapshotConfig>,
     /// The transport's part.
     pub transport: serve::Config,
+    /// What is remembered of requests.
+    pub replay: larder_model::ReplayLimits,
 }
 
 /// Why a configuration is refused. Each message names the setting.
@@ -511,6 +517,7 @@ impl Config {
             admin,
             snapshot: snapshot.filter(|_| role == Role::Cache),
             transport: serve::Config::default(),
+            replay: settings.request_ids.unwrap_or_default().limits()?,
         };
         config.set_transport(&transport)
     }

@@ -30,8 +30,8 @@ pub use app::{App, Drained, Ended, ReloadError, Running, StartError};
 pub use config::{
     AbuseSettings, AuditConfig, AuditSettings, BudgetSettings, ByteSize,
     CertificateAccountSettings, CertificateUse, Changes, ClientCertificates, Config, ConfigError,
-    Layers, Listen, LogFormat, NeedsRestart, RemoteAccounts, Role, Settings, SnapshotConfig,
-    SnapshotSettings, Source, TlsFiles, TlsSettings, TransportSettings,
+    Layers, Listen, LogFormat, NeedsRestart, RemoteAccounts, RequestIdSettings, Role, Settings,
+    SnapshotConfig, SnapshotSettings, Source, TlsFiles, TlsSettings, TransportSettings,
 };
 /// What became of the administrator's token at start-up.
 pub use larder_accounts::{AdminToken, AdminTokenState};

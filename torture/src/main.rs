@@ -1,5 +1,6 @@
 //! Attacks on a running server, and what they do to its other clients, and ends of a
-//! server while clients write: `cargo xtask torture http2`, `drain` and `crash`.
+//! server while clients write: `cargo xtask torture http2`, `drain`, `crash`, `isolation` and
+//! `rotate`; and `larder-torture proxy`.
 //!
 //! | module | what |
 //! |---|---|
@@ -7,6 +8,7 @@
 //! | `victim` | a client that makes calls all the while, at a fixed rate |
 //! | `wire` | one connection of an attacker: frames, without any of the rules |
 //! | `calls` | the calls that both make |
+//! | `proxy` | a proxy that breaks connections, for tests in any language |
 //! | `http2` | the attacks, and what each must come to |
 //! | `restart` | ends by SIGTERM and SIGKILL, and what is there after the next start |
 //! | `isolation` | attempts to reach the data of another account |
@@ -18,6 +20,7 @@ mod calls;
 mod client;
 mod http2;
 mod isolation;
+mod proxy;
 mod random;
 mod restart;
 mod rotate;
@@ -45,6 +48,8 @@ struct Arguments {
 enum Kind {
     /// What a client can do with HTTP/2 (RFC 9113, section 10.5).
     Http2(Http2),
+    /// A proxy that breaks connections, until it is ended.
+    Proxy(proxy::Arguments),
     /// Ends by SIGTERM under load: no call cut, nothing acknowledged lost.
     Drain(Restart),
     /// Ends by SIGKILL under load, a third in the middle of a snapshot: every snapshot is whole.
@@ -139,6 +144,7 @@ fn main() -> anyhow::Result<ExitCode> {
     };
     let good = match Arguments::parse().kind {
         Kind::Http2(arguments) => return torture_http2(arguments),
+        Kind::Proxy(arguments) => return proxy::run(&arguments),
         Kind::Drain(arguments) => restart(arguments, restart::End::Drain)?,
         Kind::Crash(arguments) => restart(arguments, restart::End::Crash)?,
         Kind::Isolation(arguments) => {

@@ -35,11 +35,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "larder-client",
             // Its frames and HPACK carry the load of `larder bench`.
             "larder-transport",
+            // Only in tests: clients and servers on connections that break.
+            "larder-faults",
         ],
     ),
     ("larder-conformance", &["larder-transport"]),
     ("larder-fuzz", &["larder-transport"]),
-    ("larder-torture", &["larder-transport"]),
+    ("larder-faults", &[]),
+    ("larder-torture", &["larder-faults", "larder-transport"]),
     ("xtask", &[]),
 ];
 

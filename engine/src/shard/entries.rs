@@ -186,6 +186,14 @@ impl Core {
         Some(slot)
     }
 
+    /// As [`find`](Self::find), and leaves one that is due where it is.
+    pub(crate) fn find_quietly(&self, at: EntryKey<'_>, hash: u64, now: Time) -> Option<u32> {
+        let slab = &self.slab;
+        let is_it = |slot: u32| record::is_at(slab[slot].parts, &slab[slot].record, at);
+        let slot = self.index.find(hash, is_it)?;
+        (!expiry_of(&self.slab[slot]).is_due(now)).then_some(slot)
+    }
+
     /// The entry in a slot, if there is one.
     pub(crate) fn peek(&self, slot: u32) -> Option<Present<'_>> {
         self.slab.entry(slot).map(|it| self.present(slot, it))

@@ -3,7 +3,9 @@
 
 mod accounts;
 mod driver;
+mod dry;
 mod memory;
+mod once;
 mod shared;
 mod snapshot;
 mod threads;

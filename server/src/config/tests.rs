@@ -358,3 +358,21 @@ fn certificates_stand_for_accounts_as_the_file_says() {
         "audit.failures_per_second",
     );
 }
+
+#[test]
+fn what_is_remembered_of_requests_has_limits_of_its_own() {
+    let limits = |text: &str| {
+        let settings: Settings = toml::from_str(text).expect("a file");
+        let limits = settings.request_ids.unwrap_or_default().limits();
+        limits.map_err(|error| error.to_string())
+    };
+    assert_eq!(limits(""), Ok(larder_model::ReplayLimits::default()));
+    let given = limits("[request_ids]\nwindow_seconds = 5\nmax_per_account = 7\nmax_total = 9");
+    let given = given.expect("in range");
+    assert_eq!(given.window.as_secs(), 5);
+    assert_eq!((given.max_per_account, given.max_total), (7, 9));
+    for name in ["window_seconds", "max_per_account", "max_total"] {
+        let error = limits(&format!("[request_ids]\n{name} = 0")).expect_err("out of range");
+        assert!(error.contains(&format!("request_ids.{name}")), "{error}");
+    }
+}

@@ -16,8 +16,8 @@ use larder_api::errors::{Code, Reason};
 use larder_api::google_rpc;
 use larder_model::{
     AccountId, AccountName, Condition, Cursor, Deleted, EntryKey, EntryRef, Expiry, Increment,
-    Incremented, Limits, Page, Quota, ReadEffect, ScanBudget, Selection, Set, Store, StoreError,
-    Usage, Written,
+    Incremented, Limits, Once, OnceError, Page, Quota, ReadEffect, ReplayLimits, ReplayUse,
+    Request as Asked, ScanBudget, Selection, Set, Store, StoreError, Usage, Write, Written,
 };
 use larder_transport::serve::Peer;
 use tokio::sync::Semaphore;
@@ -118,6 +118,43 @@ impl Store for Moody {
     ) -> Answer<Incremented> {
         Self::mood(increment.at).await;
         Err(StoreError::Overflow)
+    }
+
+    async fn once(
+        &self,
+        (): &(),
+        _: larder_model::Call,
+        _: Asked<'_>,
+        _: Write<'_>,
+    ) -> Result<Once, OnceError> {
+        Err(OnceError::InProgress)
+    }
+
+    async fn recall(
+        &self,
+        (): &(),
+        _: larder_model::Call,
+        _: Asked<'_>,
+    ) -> Result<Option<larder_model::Outcome>, OnceError> {
+        Err(OnceError::Reused)
+    }
+
+    async fn rehearse(
+        &self,
+        (): &(),
+        call: larder_model::Call,
+        set: Set<'_>,
+        _: &mut larder_model::Rehearsal,
+    ) -> Answer<Written> {
+        self.set(&(), call, set).await
+    }
+
+    async fn replay_use(&self, (): &(), _: larder_model::Call) -> Answer<ReplayUse> {
+        Ok(ReplayUse::default())
+    }
+
+    fn replay_limits(&self) -> ReplayLimits {
+        ReplayLimits::default()
     }
 
     async fn list(

@@ -17,6 +17,7 @@ use crate::clock;
 use crate::connection::Identity;
 use crate::core::Epoch;
 use crate::failure::Failure;
+use crate::layers::attempt::{Attempt, attempt};
 use crate::methods::Access;
 
 /// The fields of a request's head.
@@ -36,6 +37,7 @@ impl Fields for HeaderMap {
 pub(crate) struct CallHead {
     credential: Result<Option<Box<str>>, Failure>,
     dry_run: Result<Mode, Failure>,
+    attempt: Result<Attempt, Failure>,
 }
 
 impl CallHead {
@@ -43,14 +45,16 @@ impl CallHead {
         Self {
             credential: bearer(fields),
             dry_run: dry_run(fields),
+            attempt: attempt(fields),
         }
     }
 
-    /// Of a head that says no more than one `authorization`, or none.
-    pub(crate) fn of_authorization(value: Option<&[u8]>) -> Self {
+    /// The same of a head that differs in its one `authorization`.
+    pub(crate) fn with_authorization(&self, value: Option<&[u8]>) -> Self {
         Self {
             credential: value.map(token).transpose(),
-            dry_run: Ok(Mode::Apply),
+            dry_run: self.dry_run.clone(),
+            attempt: self.attempt.clone(),
         }
     }
 
@@ -62,6 +66,10 @@ impl CallHead {
     pub(crate) fn tell<S: Store>(&self, call: &mut Call<S>) -> Result<(), Failure> {
         match &self.dry_run {
             Ok(mode) => call.dry_run = *mode,
+            Err(failure) => return Err(failure.clone()),
+        }
+        match &self.attempt {
+            Ok(attempt) => call.attempt = *attempt,
             Err(failure) => return Err(failure.clone()),
         }
         Ok(())

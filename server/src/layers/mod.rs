@@ -6,6 +6,7 @@
 //! [`finish`](finish::finish).
 
 pub(crate) mod admit;
+pub(crate) mod attempt;
 pub(crate) mod finish;
 pub(crate) mod origin;
 pub(crate) mod strict;

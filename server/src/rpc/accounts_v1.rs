@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use buffa::MessageField;
+use buffa::{MessageField, ViewEncode as _};
 use connectrpc::{RequestContext, ServiceRequest, ServiceResult};
 use larder_accounts::{
     Account, AccountError, AccountSettings, AccountUpdate, Accounts, Action, Actions, FieldError,
@@ -15,7 +15,9 @@ use larder_api::errors::Reason;
 use larder_api::protobuf;
 use larder_model::{AccountName, AtLimit, Mode, Store};
 
-use super::fields::{bad_field, no_request_id};
+use super::control::{Answer, Asked, Control};
+use super::fields::bad_field;
+use super::request_id::Repeat;
 use super::{answer, call_of, reply};
 use crate::call::Call;
 use crate::clock;
@@ -29,29 +31,25 @@ const MAX_AGE: Duration = Duration::from_secs(10);
 /// The service.
 pub(super) struct AccountsV1<S: Store> {
     core: Arc<Core<S>>,
-    accounts: Arc<Accounts>,
+    control: Control,
 }
 
 impl<S: Store> AccountsV1<S> {
     pub(super) fn new(core: Arc<Core<S>>, accounts: &Arc<Accounts>) -> Self {
         Self {
             core,
-            accounts: Arc::clone(accounts),
+            control: Control::new(accounts),
         }
     }
 
-    /// Runs a change where waiting for the disk holds up nobody. It runs to its
-    /// end even if the caller goes away meanwhile.
-    async fn change<T: Send + 'static>(
+    /// Makes a change, once if it has a request id.
+    async fn change<T: Answer>(
         &self,
         call: &Call<S>,
+        asked: Asked<'_>,
         work: impl FnOnce(&Accounts) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
-        call.begin_mutation()?;
-        let accounts = Arc::clone(&self.accounts);
-        tokio::task::spawn_blocking(move || work(&accounts))
-            .await
-            .unwrap_or_else(|_| Err(Failure::new(Reason::Internal, "the change failed")))
+        self.control.change(&self.core, call, asked, work).await
     }
 
     async fn create_account(
@@ -59,7 +57,6 @@ impl<S: Store> AccountsV1<S> {
         call: &Call<S>,
         request: &wire::CreateAccountRequestView<'_>,
     ) -> Result<wire::CreateAccountResponse, Failure> {
-        no_request_id(request.request_id)?;
         let name = AccountName::parse(request.account_id)
             .map_err(|error| bad_field("account_id", &error.to_string()))?;
         let settings = match request.account.as_option() {
@@ -74,17 +71,23 @@ impl<S: Store> AccountsV1<S> {
         };
         let mode = call.mode(request.validate_only);
         call.concerns(format_args!("accounts/{name}"), mode);
-        let create = move |accounts: &Accounts| {
-            accounts
-                .create_account(name, settings, mode)
-                .map_err(account_failure)
+        let asked = Asked {
+            id: request.request_id,
+            body: body!(CreateAccountRequestView, request)(),
+            repeat: Repeat::Counts,
+            mode,
         };
-        let made = self.change(call, create).await?;
-        Ok(wire::CreateAccountResponse {
-            account: Some(account(&made)).into(),
-            validated_only: mode == Mode::DryRun,
-            ..Default::default()
-        })
+        let create = move |accounts: &Accounts| {
+            let made = accounts
+                .create_account(name, settings, mode)
+                .map_err(account_failure)?;
+            Ok(wire::CreateAccountResponse {
+                account: Some(account(&made)).into(),
+                validated_only: mode == Mode::DryRun,
+                ..Default::default()
+            })
+        };
+        self.change(call, asked, create).await
     }
 
     #[expect(clippy::unused_async, reason = "handlers are alike")]
@@ -94,7 +97,7 @@ impl<S: Store> AccountsV1<S> {
         request: &wire::GetAccountRequestView<'_>,
     ) -> Result<wire::GetAccountResponse, Failure> {
         let name = parse_account_resource("name", request.name).map_err(field_failure)?;
-        let found = self.accounts.account(&name);
+        let found = self.control.accounts().account(&name);
         let found = found.ok_or_else(|| account_failure(AccountError::NotFound))?;
         Ok(wire::GetAccountResponse {
             account: Some(account(&found)).into(),
@@ -112,7 +115,11 @@ impl<S: Store> AccountsV1<S> {
             page_size: request.page_size,
             page_token: request.page_token,
         };
-        let page = self.accounts.list_accounts(page).map_err(field_failure)?;
+        let page = self
+            .control
+            .accounts()
+            .list_accounts(page)
+            .map_err(field_failure)?;
         Ok(wire::ListAccountsResponse {
             accounts: page.items.iter().map(|one| account(one)).collect(),
             next_page_token: page.next_page_token,
@@ -125,7 +132,6 @@ impl<S: Store> AccountsV1<S> {
         call: &Call<S>,
         request: &wire::UpdateAccountRequestView<'_>,
     ) -> Result<wire::UpdateAccountResponse, Failure> {
-        no_request_id(request.request_id)?;
         let given = request.account.as_option();
         let given = given.ok_or_else(|| bad_field("account", "is missing"))?;
         let name = parse_account_resource("account.name", given.name).map_err(field_failure)?;
@@ -140,17 +146,27 @@ impl<S: Store> AccountsV1<S> {
         let etag = given.etag.to_owned();
         let mode = call.mode(request.validate_only);
         call.concerns(format_args!("accounts/{name}"), mode);
-        let change = move |accounts: &Accounts| {
-            accounts
-                .update_account(&name, update, &etag, mode)
-                .map_err(account_failure)
+        let repeat = match etag.is_empty() {
+            true => Repeat::Harmless,
+            false => Repeat::Counts,
         };
-        let updated = self.change(call, change).await?;
-        Ok(wire::UpdateAccountResponse {
-            account: Some(account(&updated)).into(),
-            validated_only: mode == Mode::DryRun,
-            ..Default::default()
-        })
+        let asked = Asked {
+            id: request.request_id,
+            body: body!(UpdateAccountRequestView, request)(),
+            repeat,
+            mode,
+        };
+        let change = move |accounts: &Accounts| {
+            let updated = accounts
+                .update_account(&name, update, &etag, mode)
+                .map_err(account_failure)?;
+            Ok(wire::UpdateAccountResponse {
+                account: Some(account(&updated)).into(),
+                validated_only: mode == Mode::DryRun,
+                ..Default::default()
+            })
+        };
+        self.change(call, asked, change).await
     }
 
     async fn delete_account(
@@ -158,10 +174,15 @@ impl<S: Store> AccountsV1<S> {
         call: &Call<S>,
         request: &wire::DeleteAccountRequestView<'_>,
     ) -> Result<wire::DeleteAccountResponse, Failure> {
-        no_request_id(request.request_id)?;
         let name = parse_account_resource("name", request.name).map_err(field_failure)?;
         let mode = call.mode(request.validate_only);
         call.concerns(format_args!("accounts/{name}"), mode);
+        let asked = Asked {
+            id: request.request_id,
+            body: body!(DeleteAccountRequestView, request)(),
+            repeat: Repeat::Harmless,
+            mode,
+        };
         let core = Arc::clone(&self.core);
         let delete = move |accounts: &Accounts| {
             accounts
@@ -170,13 +191,12 @@ impl<S: Store> AccountsV1<S> {
             if mode == Mode::Apply {
                 core.tenants.close(&name);
             }
-            Ok(())
+            Ok(wire::DeleteAccountResponse {
+                validated_only: mode == Mode::DryRun,
+                ..Default::default()
+            })
         };
-        self.change(call, delete).await?;
-        Ok(wire::DeleteAccountResponse {
-            validated_only: mode == Mode::DryRun,
-            ..Default::default()
-        })
+        self.change(call, asked, delete).await
     }
 
     async fn create_token(
@@ -184,29 +204,34 @@ impl<S: Store> AccountsV1<S> {
         call: &Call<S>,
         request: &wire::CreateTokenRequestView<'_>,
     ) -> Result<wire::CreateTokenResponse, Failure> {
-        no_request_id(request.request_id)?;
         let parent = parse_account_resource("parent", request.parent).map_err(field_failure)?;
         let new = new_token(request)?;
         let at = parent.clone();
         let mode = call.mode(request.validate_only);
         let now = UnixMillis::new(clock::unix_millis());
-        let create = move |accounts: &Accounts| {
-            accounts
-                .create_token(&parent, new, now, mode)
-                .map_err(token_failure)
+        let asked = Asked {
+            id: request.request_id,
+            body: body!(CreateTokenRequestView, request)(),
+            repeat: Repeat::Counts,
+            mode,
         };
-        let made = self.change(call, create).await;
-        match &made {
-            Ok(created) => call.concerns(&created.token.name, mode),
-            Err(_) => call.concerns(format_args!("accounts/{at}/tokens"), mode),
+        let create = move |accounts: &Accounts| {
+            let created = accounts
+                .create_token(&parent, new, now, mode)
+                .map_err(token_failure)?;
+            Ok(wire::CreateTokenResponse {
+                token: Some(token(&created.token)).into(),
+                secret: created.secret.expose().into(),
+                validated_only: mode == Mode::DryRun,
+                ..Default::default()
+            })
+        };
+        let made = self.change(call, asked, create).await;
+        match made.as_ref().ok().and_then(|made| made.token.as_option()) {
+            Some(created) => call.concerns(&created.name, mode),
+            None => call.concerns(format_args!("accounts/{at}/tokens"), mode),
         }
-        let created = made?;
-        Ok(wire::CreateTokenResponse {
-            token: Some(token(&created.token)).into(),
-            secret: created.secret.expose().into(),
-            validated_only: mode == Mode::DryRun,
-            ..Default::default()
-        })
+        made
     }
 
     #[expect(clippy::unused_async, reason = "handlers are alike")]
@@ -221,7 +246,8 @@ impl<S: Store> AccountsV1<S> {
             page_token: request.page_token,
         };
         let page = self
-            .accounts
+            .control
+            .accounts()
             .list_tokens(&parent, page)
             .map_err(token_failure)?;
         Ok(wire::ListTokensResponse {
@@ -236,17 +262,23 @@ impl<S: Store> AccountsV1<S> {
         call: &Call<S>,
         request: &wire::RevokeTokenRequestView<'_>,
     ) -> Result<wire::RevokeTokenResponse, Failure> {
-        no_request_id(request.request_id)?;
         let name = TokenName::parse("name", request.name).map_err(field_failure)?;
         let mode = call.mode(request.validate_only);
         call.concerns(&name, mode);
-        let revoke =
-            move |accounts: &Accounts| accounts.revoke_token(&name, mode).map_err(token_failure);
-        self.change(call, revoke).await?;
-        Ok(wire::RevokeTokenResponse {
-            validated_only: mode == Mode::DryRun,
-            ..Default::default()
-        })
+        let asked = Asked {
+            id: request.request_id,
+            body: body!(RevokeTokenRequestView, request)(),
+            repeat: Repeat::Harmless,
+            mode,
+        };
+        let revoke = move |accounts: &Accounts| {
+            accounts.revoke_token(&name, mode).map_err(token_failure)?;
+            Ok(wire::RevokeTokenResponse {
+                validated_only: mode == Mode::DryRun,
+                ..Default::default()
+            })
+        };
+        self.change(call, asked, revoke).await
     }
 
     #[expect(clippy::unused_async, reason = "handlers are alike")]
@@ -257,7 +289,8 @@ impl<S: Store> AccountsV1<S> {
     ) -> Result<wire::VerifyTokenResponse, Failure> {
         let now = clock::unix_millis();
         let verified = self
-            .accounts
+            .control
+            .accounts()
             .verify(request.secret, UnixMillis::new(now))
             .map_err(|_| token_failure(TokenError::NotFound))?;
         // Never past the end of the token itself.

@@ -81,19 +81,6 @@ pub(crate) fn batch_fits(
     Err(Failure::field(Reason::BatchTooLarge, field, description))
 }
 
-/// Replay of answers is not served: a request id would promise it.
-pub(crate) fn no_request_id(request_id: &str) -> Result<(), Failure> {
-    if request_id.is_empty() {
-        return Ok(());
-    }
-    let description = "is not supported yet: leave it empty";
-    Err(Failure::field(
-        Reason::RequestIdUnsupported,
-        "request_id",
-        description,
-    ))
-}
-
 pub(crate) fn bad_field(field: &'static str, description: &str) -> Failure {
     Failure::field(Reason::FieldInvalid, field, description)
 }

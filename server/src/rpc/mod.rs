@@ -17,11 +17,28 @@ macro_rules! unary {
     };
 }
 
+/// A request's body for its fingerprint: all of it but its id, and whether it takes
+/// effect; as a closure, for most requests have no id.
+macro_rules! body {
+    ($view:ident, $request:expr) => {
+        || {
+            let body = wire::$view {
+                request_id: "",
+                validate_only: false,
+                ..$request.clone()
+            };
+            body.encode_to_vec()
+        }
+    };
+}
+
 pub(crate) mod accounts_v1;
 pub(crate) mod cache_v1;
+mod control;
 mod fields;
 mod health;
 pub(crate) mod reply;
+mod request_id;
 mod resume;
 pub(crate) mod status;
 pub(crate) mod talk;

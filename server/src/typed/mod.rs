@@ -141,6 +141,7 @@ struct Glance<'h> {
     host: Option<&'h [u8]>,
     from_page: bool,
     dry_run: bool,
+    repeat: bool,
 }
 
 impl<'h> Glance<'h> {
@@ -158,6 +159,7 @@ impl<'h> Glance<'h> {
                 b"host" if glance.host.is_none() => glance.host = Some(value),
                 b"origin" => glance.from_page = true,
                 b"dry-run" => glance.dry_run = true,
+                b"grpc-previous-rpc-attempts" => glance.repeat = true,
                 _ => {}
             }
         }
@@ -166,7 +168,7 @@ impl<'h> Glance<'h> {
 
     /// True if `authorization` says all that a call needs to know.
     fn is_plain(&self) -> bool {
-        self.authorizations <= 1 && !self.dry_run
+        self.authorizations <= 1 && !self.dry_run && !self.repeat
     }
 }
 
@@ -213,7 +215,7 @@ impl<S: Store> Handler for TypedLane<S> {
         let routed = Arc::new(Routed {
             method: known.method,
             typed: known.typed,
-            head: CallHead::of_authorization(authorization),
+            head: known.head.with_authorization(authorization),
             likeness: Likeness::Authorization(authorization.map(Into::into)),
         });
         Some(routed)

@@ -4,7 +4,10 @@
 //! one on the typed lane, the other, by a `grpc-encoding` that no message uses,
 //! on the general lane.
 
+mod dry_run;
+
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use base64::Engine as _;
@@ -220,11 +223,11 @@ fn message(random: &mut Random, fields: &[Field]) -> Vec<u8> {
                 at,
                 random.pick(&["", "", "", "ns", "Bad!"]).as_bytes(),
             ),
-            Text(at) => bytes(
-                &mut out,
-                at,
-                random.pick(&["", "", "", "id", "\u{e9}"]).as_bytes(),
-            ),
+            Text(at) => {
+                let id = format!("id-{}", random.below(300));
+                let text = random.pick(&["", &id, &id, &id, "id", "\u{e9}"]);
+                bytes(&mut out, at, text.as_bytes());
+            }
             Value(at) => {
                 let length = random.pick(&[0, 3, 3, 300, 20_000]);
                 bytes(&mut out, at, &vec![b'7'; length]);
@@ -291,6 +294,12 @@ fn metadata(random: &mut Random, admin: &str) -> Vec<(&'static str, String)> {
         1 => fields.push(("grpc-timeout", "30S".into())),
         _ => {}
     }
+    match random.below(16) {
+        0 => fields.push(("grpc-previous-rpc-attempts", "1".into())),
+        1 => fields.push(("grpc-previous-rpc-attempts", "0".into())),
+        2 => fields.push(("grpc-previous-rpc-attempts", "two".into())),
+        _ => {}
+    }
     fields
 }
 
@@ -302,7 +311,12 @@ struct Server {
 
 fn server(clock: &Arc<Clock>) -> Server {
     let data = tempfile::tempdir().expect("a directory");
-    let entropy = Box::new(|buffer: &mut [u8]| buffer.fill(7));
+    // The same on every server, and never twice the same on one.
+    let drawn = AtomicU64::new(0);
+    let entropy = Box::new(move |buffer: &mut [u8]| {
+        let mut random = Random(drawn.fetch_add(1, Ordering::Relaxed));
+        buffer.fill_with(|| random.next().to_le_bytes()[0]);
+    });
     let accounts = Accounts::open(data.path(), UnixMillis::new(0), entropy).expect("accounts");
     let admin = std::fs::read_to_string(&accounts.admin_token().path).expect("a token");
     let accounts = Arc::new(accounts);
@@ -479,19 +493,24 @@ const CALLS: usize = 6000;
 
 #[tokio::test(start_paused = true)]
 async fn both_lanes_say_the_same() {
-    let clock = Arc::new(Clock::start());
+    let clock = Arc::new(Clock::start_steady());
     let servers = [server(&clock), server(&clock)];
     let (typed, _typed_course) = connect(&servers[0]).await;
     let (general, _general_course) = connect(&servers[1]).await;
     let mut random = Random(1);
     let mut refused = 0;
+    let mut asked = None;
     for call in 0..CALLS {
-        let (method, fields) = random.pick(REQUESTS);
+        // Some are sent again, for request ids to be known.
+        let again = asked.take().filter(|_| random.one_in(3));
+        let (method, body) = again.unwrap_or_else(|| {
+            let (method, fields) = random.pick(REQUESTS);
+            (method, body(&mut random, fields))
+        });
         let path = match method.starts_with('/') {
             true => method.to_owned(),
             false => format!("/larder.cache.v1.CacheService/{method}"),
         };
-        let body = body(&mut random, fields);
         let plain = metadata(&mut random, &servers[0].admin);
         let mut forced = plain.clone();
         forced.push(("grpc-encoding", "gzip".into()));
@@ -503,6 +522,7 @@ async fn both_lanes_say_the_same() {
         }
         assert_eq!(one, other, "call {call}: {path} {plain:?} {body:?}");
         one.check_reason();
+        asked = Some((method, body));
         refused += usize::from(one.status.as_deref() != Some("0"));
         tokio::time::advance(std::time::Duration::from_millis(random.next() % 3)).await;
     }

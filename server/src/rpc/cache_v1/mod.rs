@@ -3,6 +3,7 @@
 //! This file is the adapter to connectrpc; the work is in [`read`], [`write`]
 //! and [`walk`].
 
+mod once;
 mod read;
 mod walk;
 mod write;

@@ -185,12 +185,16 @@ impl<S: Store> CacheV1<S> {
             .usage(account, call.store_call(false))
             .await
             .map_err(|error| call.store_failure(&error))?;
+        let replay = self.core.store.replay_use(account, call.store_call(false));
+        let replay = replay.await.map_err(|error| call.store_failure(&error))?;
         Ok(wire::GetUsageResponse {
             quota_usage: buffa::MessageField::some(reply::quota_usage(&usage)),
             hit_count: reply::signed(usage.hits),
             miss_count: reply::signed(usage.misses),
             evicted_count: reply::signed(usage.evicted),
             expired_count: reply::signed(usage.expired),
+            request_id_count: reply::signed(replay.recorded),
+            forgotten_request_id_count: reply::signed(replay.forgotten_early),
             ..Default::default()
         })
     }
@@ -203,6 +207,8 @@ impl<S: Store> CacheV1<S> {
     ) -> Result<wire::GetServerInfoResponse, Failure> {
         let model = self.limits();
         let transport = &self.core.transport;
+        let replay = self.core.store.replay_limits();
+        let window_ms = u64::try_from(replay.window.as_millis()).unwrap_or(u64::MAX);
         let sizes = [
             ("max_key_bytes", model.max_key_bytes),
             ("max_value_bytes", model.max_value_bytes),
@@ -211,6 +217,9 @@ impl<S: Store> CacheV1<S> {
             ("max_list_page", model.max_list_page),
             ("dump_message_bytes", model.dump_message_bytes),
             ("max_namespace_bytes", larder_model::MAX_NAME_BYTES),
+            ("max_request_id_bytes", larder_model::MAX_REQUEST_ID_BYTES),
+            ("max_request_ids_per_account", replay.max_per_account),
+            ("max_request_ids", replay.max_total),
             ("max_connections", transport.max_connections),
             (
                 "max_unproven_connections",
@@ -224,6 +233,7 @@ impl<S: Store> CacheV1<S> {
             ("max_strangers_in_flight", limits::MAX_STRANGERS_IN_FLIGHT),
         ];
         let numbers = [
+            ("request_id_window_ms", window_ms),
             ("min_ttl_ms", larder_model::Ttl::MIN.as_millis()),
             ("max_ttl_ms", larder_model::Ttl::MAX.as_millis()),
             (

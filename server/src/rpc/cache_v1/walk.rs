@@ -6,16 +6,19 @@ use connectrpc::{InboundStream, StreamMessage};
 use futures::{Stream, StreamExt as _};
 use larder_accounts::Action;
 use larder_api::cache_v1 as wire;
+use larder_api::errors::Reason;
+use larder_api::wire::MAX_REHEARSAL_BYTES;
 use larder_model::{
-    Condition, Cursor, EntryKey, EntryRef, Expiry, ExpiryChange, Mode, ScanBudget, Selection, Set,
-    Store,
+    Condition, Cursor, EntryKey, EntryRef, Expiry, ExpiryChange, Mode, Rehearsal, ScanBudget,
+    Selection, Set, Store,
 };
 
 use super::CacheV1;
 use crate::call::Call;
 use crate::core::Core;
 use crate::failure::Failure;
-use crate::layers::admit::still_good;
+use crate::gauge::Held;
+use crate::layers::admit::{overloaded, still_good};
 use crate::rpc::fields::{
     bad_field, batch_fits, entry_key, expire_time, millis_until, namespace, selection, value_fits,
 };
@@ -125,6 +128,8 @@ impl<S: Store> CacheV1<S> {
             call: Arc::clone(call),
             namespace: None,
             mode: Mode::Apply,
+            rehearsal: Rehearsal::default(),
+            held: self.core.receiving.hold(),
             done: wire::LoadResponse::default(),
         };
         futures::stream::try_unfold((load, requests), |(mut load, mut requests)| async move {
@@ -150,6 +155,9 @@ struct Load<S: Store> {
     /// Set by the first part.
     namespace: Option<Box<str>>,
     mode: Mode,
+    /// What a dry run would have stored; its memory counts as received.
+    rehearsal: Rehearsal,
+    held: Held,
     /// What came of all parts so far.
     done: wire::LoadResponse,
 }
@@ -182,6 +190,7 @@ impl<S: Store> Load<S> {
             }
             Some(_) => {}
         }
+        let before = self.rehearsal.held_bytes();
         for (index, entry) in part.entries.iter().enumerate() {
             match self.entry(entry).await {
                 Ok(true) => self.done.stored_count += 1,
@@ -195,11 +204,30 @@ impl<S: Store> Load<S> {
                 }
             }
         }
+        self.hold_rehearsal(before)?;
         Ok(self.done.clone())
     }
 
+    /// Bounds what a dry run has to remember: its entries, without their values.
+    fn hold_rehearsal(&mut self, before: usize) -> Result<(), Failure> {
+        let bytes = self.rehearsal.held_bytes();
+        if bytes > MAX_REHEARSAL_BYTES {
+            let description = format!(
+                "are more than a dry run judges together: {MAX_REHEARSAL_BYTES} bytes of keys, \
+                 and 200 for each"
+            );
+            return Err(Failure::field(
+                Reason::BatchTooLarge,
+                "entries",
+                description,
+            ));
+        }
+        let full = |_| overloaded("as many bytes of requests are under way as the server holds");
+        self.held.add(bytes - before).map_err(full)
+    }
+
     /// Stores one entry; `false` if its time is over.
-    async fn entry(&self, entry: &wire::EntryView<'_>) -> Result<bool, Failure> {
+    async fn entry(&mut self, entry: &wire::EntryView<'_>) -> Result<bool, Failure> {
         let namespace = self.namespace.as_deref().unwrap_or_default();
         let at: EntryKey<'_> = entry_key(&self.core.limits, namespace, entry.key)?;
         value_fits(&self.core.limits, "value", entry.value)?;
@@ -222,7 +250,14 @@ impl<S: Store> Load<S> {
             condition: Condition::Always,
         };
         self.call.begin_mutation()?;
-        let written = self.core.store.set(account, store_call, set).await;
+        let store = &self.core.store;
+        let written = match self.mode {
+            Mode::Apply => store.set(account, store_call, set).await,
+            Mode::DryRun => {
+                let rehearsal = &mut self.rehearsal;
+                store.rehearse(account, store_call, set, rehearsal).await
+            }
+        };
         written
             .map(|_| true)
             .map_err(|error| self.call.store_failure(&error))

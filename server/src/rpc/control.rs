@@ -1,0 +1,222 @@
+//! Changes of the control plane: each runs where waiting for the disk holds up
+//! nobody, and one that has a request id is carried out once.
+//!
+//! The window is this process's: after a restart, a repeat is carried out again,
+//! and finds what it made before (`ALREADY_EXISTS`); only a token of a secret that
+//! nobody chose is made twice.
+
+use std::sync::Arc;
+
+use buffa::Message;
+use larder_accounts::Accounts;
+use larder_api::accounts_v1 as wire;
+use larder_api::errors::Reason;
+use larder_model::{
+    Claimed, Fingerprint, Mode, OnceError, ReplayLimits, Request, RequestId, Store, Time, Window,
+};
+use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
+
+use super::request_id::{self, Repeat, check_attempt};
+use crate::call::Call;
+use crate::core::Core;
+use crate::failure::Failure;
+
+/// Changes that are remembered; the oldest make room. An answer has 8 KiB at the
+/// most, so all of them 32 MiB.
+const MAX_CHANGES: usize = 4096;
+
+/// The accounts of this process, and the changes made to them lately.
+pub(super) struct Control {
+    accounts: Arc<Accounts>,
+    window: Arc<Mutex<Window<Arc<[u8]>>>>,
+}
+
+/// What a request says of itself.
+pub(super) struct Asked<'a> {
+    /// Its id, or nothing.
+    pub(super) id: &'a str,
+    /// All of it but for its id, and whether it takes effect.
+    pub(super) body: Vec<u8>,
+    /// What carrying it out a second time would do.
+    pub(super) repeat: Repeat,
+    /// Whether it takes effect.
+    pub(super) mode: Mode,
+}
+
+/// An answer that can be given again.
+pub(super) trait Answer: Message + Default + Clone + Send + 'static {
+    /// Makes it one that was given before: it says so, and shows no secret.
+    fn again(&mut self);
+
+    /// Makes it one of a dry run.
+    fn validated_only(&mut self);
+}
+
+macro_rules! answers {
+    ($($answer:ident $({ $($secret:ident)+ })?;)+) => {
+        $(impl Answer for wire::$answer {
+            fn again(&mut self) {
+                self.replayed = true;
+                $($(self.$secret.clear();)+)?
+            }
+
+            fn validated_only(&mut self) {
+                self.validated_only = true;
+            }
+        })+
+    };
+}
+
+answers! {
+    CreateAccountResponse;
+    UpdateAccountResponse;
+    DeleteAccountResponse;
+    CreateTokenResponse { secret };
+    RevokeTokenResponse;
+}
+
+/// A claim, given back unless it is recorded.
+struct Claim {
+    window: Arc<Mutex<Window<Arc<[u8]>>>>,
+    id: ScopedId,
+    fingerprint: Fingerprint,
+    is_open: bool,
+}
+
+impl Claim {
+    fn request(&self) -> Request<'_> {
+        self.id.request(self.fingerprint)
+    }
+
+    fn record(mut self, now: Time, answer: &impl Answer) {
+        let mut kept = answer.clone();
+        kept.again();
+        self.is_open = false;
+        let mut window = self.window.lock();
+        window.record(now, self.request(), kept.encode_to_vec().into());
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if self.is_open {
+            self.window.lock().abandon(self.request());
+        }
+    }
+}
+
+/// An id of one caller's account: the same text of two accounts is two ids.
+struct ScopedId(String);
+
+impl ScopedId {
+    fn of<S: Store>(call: &Call<S>, id: RequestId<'_>) -> Result<Self, Failure> {
+        let account = call.known()?.tenant.id();
+        let digest = Sha256::new()
+            .chain_update(account.name.as_str())
+            .chain_update([0])
+            .chain_update(account.uid.as_str())
+            .chain_update([0])
+            .chain_update(id.as_str())
+            .finalize();
+        Ok(Self(format!("{digest:x}")))
+    }
+
+    fn request(&self, fingerprint: Fingerprint) -> Request<'_> {
+        Request {
+            id: RequestId::parse(&self.0).expect("64 digits are an id"),
+            fingerprint,
+            item: 0,
+        }
+    }
+}
+
+impl Control {
+    pub(super) fn new(accounts: &Arc<Accounts>) -> Self {
+        let window = Window::new(ReplayLimits::default().window, MAX_CHANGES);
+        Self {
+            accounts: Arc::clone(accounts),
+            window: Arc::new(Mutex::new(window)),
+        }
+    }
+
+    pub(super) fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    /// Makes a change, unless the same one was made before. It runs to its end
+    /// even if the caller goes away meanwhile.
+    pub(super) async fn change<S: Store, T: Answer>(
+        &self,
+        core: &Arc<Core<S>>,
+        call: &Call<S>,
+        asked: Asked<'_>,
+        work: impl FnOnce(&Accounts) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let claim = match self.known(call, &asked)? {
+            Known::Answer(answer) => return Ok(answer),
+            Known::Nothing(claim) => claim,
+        };
+        call.begin_mutation()?;
+        let (accounts, core) = (Arc::clone(&self.accounts), Arc::clone(core));
+        let work = move || {
+            let answer = work(&accounts)?;
+            if let Some(claim) = claim {
+                claim.record(core.clock.now(), &answer);
+            }
+            Ok(answer)
+        };
+        tokio::task::spawn_blocking(work)
+            .await
+            .unwrap_or_else(|_| Err(Failure::new(Reason::Internal, "the change failed")))
+    }
+
+    /// What is known of a change; of one that takes effect, a claim on it.
+    fn known<S: Store, T: Answer>(
+        &self,
+        call: &Call<S>,
+        asked: &Asked<'_>,
+    ) -> Result<Known<T>, Failure> {
+        if asked.id.is_empty() {
+            return check_attempt(call, asked.repeat).map(|()| Known::Nothing(None));
+        }
+        let id = ScopedId::of(call, request_id::parse(asked.id)?)?;
+        let fingerprint = request_id::fingerprint(call, &asked.body);
+        let now = call.store_call(false).now;
+        let request = id.request(fingerprint);
+        let failed = |error: OnceError| request_id::failure(call, &error);
+        if asked.mode == Mode::DryRun {
+            let known = self.window.lock().look(now, request).map_err(failed)?;
+            let Some(bytes) = known else {
+                return Ok(Known::Nothing(None));
+            };
+            let mut answer = decode::<T>(&bytes)?;
+            answer.validated_only();
+            return Ok(Known::Answer(answer));
+        }
+        let claimed = self.window.lock().claim(now, request).map_err(failed)?;
+        Ok(match claimed {
+            Claimed::Known(bytes) => Known::Answer(decode(&bytes)?),
+            Claimed::New => Known::Nothing(Some(Claim {
+                window: Arc::clone(&self.window),
+                id,
+                fingerprint,
+                is_open: true,
+            })),
+        })
+    }
+}
+
+/// What is known of a change.
+enum Known<T> {
+    /// It was made, and this was the answer.
+    Answer(T),
+    /// It is to be made, under a claim if it has an id and takes effect.
+    Nothing(Option<Claim>),
+}
+
+fn decode<T: Answer>(bytes: &[u8]) -> Result<T, Failure> {
+    // The fingerprint holds the method, so it is of this type.
+    T::decode(&mut &*bytes)
+        .map_err(|_| Failure::new(Reason::Internal, "the answer is of another change"))
+}
