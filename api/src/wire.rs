@@ -10,6 +10,9 @@ pub const DRY_RUN: &str = "dry-run";
 /// keys are no UTF-8.
 pub const SKIPPED: &str = "larder-skipped";
 
+/// Metadata of gRPC's clients: tries before this one (gRFC A6).
+pub const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
+
 /// Domain of every `google.rpc.ErrorInfo`.
 pub const ERROR_DOMAIN: &str = "larder";
 

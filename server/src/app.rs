@@ -13,6 +13,7 @@ use larder_engine::{Engine, EngineConfig, Keyspace};
 use larder_transport::serve::{self, Tls};
 use rand::TryRngCore as _;
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Admin;
@@ -28,6 +29,10 @@ use crate::layers::origin::OriginPolicy;
 use crate::listen::{Listening, Socket, SocketFile, start};
 use crate::rate::RateLimiter;
 use crate::rpc;
+use crate::telemetry::Telemetry;
+use crate::telemetry::interceptor::Interceptor;
+use crate::telemetry::otlp::Exporter;
+use crate::telemetry::page::{Memory, Metrics};
 use crate::tenants::Tenants;
 use crate::tls::{self, TlsError};
 
@@ -83,6 +88,8 @@ pub struct App {
     admin: Option<(Socket, String)>,
     health: Arc<StaticChecker>,
     admin_token: Option<AdminToken>,
+    exporter: Option<Exporter>,
+    metrics_accounts: usize,
     drain_grace: Duration,
 }
 
@@ -94,6 +101,17 @@ impl App {
     /// # Errors
     /// [`StartError`]. Nothing then listens.
     pub async fn build(config: Config) -> Result<Self, StartError> {
+        Self::build_with(config, Vec::new()).await
+    }
+
+    /// The same, with interceptors, which are told of every call in this order.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub async fn build_with(
+        config: Config,
+        interceptors: Vec<Arc<dyn Interceptor>>,
+    ) -> Result<Self, StartError> {
         let tls = config.tls.as_ref().map(tls::listener_tls).transpose()?;
         let mut sockets = Vec::with_capacity(config.listen.len());
         for listen in &config.listen {
@@ -131,6 +149,7 @@ impl App {
             }
             None => None,
         };
+        let (telemetry, exporter) = Telemetry::build(&config.telemetry, interceptors, random()?)?;
         let store = Arc::new(engine(&config)?);
         let core = Arc::new(Core {
             tenants: Tenants::new(Arc::clone(&store)),
@@ -148,6 +167,7 @@ impl App {
             strangers: Arc::new(Semaphore::new(MAX_STRANGERS_IN_FLIGHT)),
             receiving: Gauge::new(MAX_RECEIVING_BYTES),
             replying: Gauge::new(MAX_REPLYING_BYTES),
+            telemetry,
             clock: Arc::new(Clock::start()),
             stop: CancellationToken::new(),
             access_log: RateLimiter::at_most(config.log_calls_per_second),
@@ -170,6 +190,8 @@ impl App {
             admin,
             health,
             admin_token,
+            exporter,
+            metrics_accounts: config.telemetry.metrics_accounts,
             drain_grace: config.drain_grace,
         })
     }
@@ -190,7 +212,20 @@ impl App {
         let started = start(sockets, self.tls.as_ref(), self.listening, self.transport);
         let (transport, socket_files) =
             started.map_err(|error| StartError::Threads(error.to_string()))?;
-        let admin = Admin::new(transport.shared());
+        let metrics = Metrics::new(
+            Arc::clone(&self.core),
+            transport.shared(),
+            self.metrics_accounts,
+            memory,
+        );
+        let channelz = rpc::channelz_v1::router(&self.core, transport.shared());
+        let admin = Admin::new(move || metrics.page(), channelz);
+        let exporting = self.exporter.and_then(|exporter| {
+            let counts = Arc::clone(self.core.telemetry.tracer.as_ref()?.counts());
+            let stop = CancellationToken::new();
+            let task = tokio::spawn(exporter.run(counts, stop.clone()));
+            Some((task, stop))
+        });
         let admin_address = match self.admin {
             Some((Socket::Tcp(socket), address)) => {
                 let failed = |error: io::Error| StartError::Bind {
@@ -210,6 +245,7 @@ impl App {
             admin_address,
             admin,
             transport,
+            exporting,
             drain,
             core: self.core,
             health: self.health,
@@ -226,6 +262,8 @@ pub struct Running {
     admin_address: Option<String>,
     admin: Arc<Admin>,
     transport: serve::Running,
+    /// What sends traces, and what tells it to end.
+    exporting: Option<(JoinHandle<()>, CancellationToken)>,
     drain: CancellationToken,
     core: Arc<Core<Engine>>,
     health: Arc<StaticChecker>,
@@ -257,7 +295,18 @@ impl Running {
     /// Ends the server: reports itself as not serving, takes no more
     /// connections, tells those there are to go away, lets calls in flight end
     /// within the grace, and then ends them.
-    pub async fn drain(self) -> Drained {
+    pub async fn drain(mut self) -> Drained {
+        let exporting = self.exporting.take();
+        let drained = self.drain_calls().await;
+        if let Some((task, stop)) = exporting {
+            stop.cancel();
+            // It has a limit of its own.
+            let _ = task.await;
+        }
+        drained
+    }
+
+    async fn drain_calls(self) -> Drained {
         self.health.shutdown();
         self.admin.drain();
         self.drain.cancel();
@@ -322,6 +371,14 @@ fn engine(config: &Config) -> Result<Engine, StartError> {
             Keyspace::PerAccount
         },
     }))
+}
+
+fn memory(engine: &Engine) -> Memory {
+    let memory = engine.memory_use();
+    Memory {
+        used_bytes: memory.used_bytes,
+        limit_bytes: memory.limit_bytes,
+    }
 }
 
 fn features(config: &Config) -> Vec<&'static str> {

@@ -11,8 +11,10 @@ use larder_model::{AccountName, Limits};
 use larder_transport::serve;
 use serde::Deserialize;
 
+mod telemetry;
 mod transport;
 
+pub use telemetry::{TelemetryConfig, TelemetrySettings, TraceConfig};
 pub use transport::{AbuseSettings, BudgetSettings, TransportSettings};
 
 /// Where a server listens.
@@ -203,6 +205,8 @@ pub struct Settings {
     pub admin: Option<String>,
     /// Limits of the transport; in a file only.
     pub transport: Option<TransportSettings>,
+    /// Metrics and traces; in a file only.
+    pub telemetry: Option<TelemetrySettings>,
 }
 
 /// Where a file is wrong, on one line: its line, what stands there, and why.
@@ -245,7 +249,7 @@ impl Settings {
             accounts, accounts_token_file, accounts_ca, accounts_max_age_seconds, anonymous,
             shared_keyspace, cors_origin, max_connections, max_key_bytes, max_value_bytes,
             max_batch_keys, max_list_page, log_format, log_calls_per_second,
-            drain_grace_seconds, admin, transport,
+            drain_grace_seconds, admin, transport, telemetry,
         )
     }
 }
@@ -324,6 +328,8 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// The transport's part.
     pub transport: serve::Config,
+    /// Metrics and traces.
+    pub telemetry: TelemetryConfig,
 }
 
 /// Why a configuration is refused. Each message names the setting.
@@ -452,6 +458,7 @@ impl Config {
             data_dir: settings.data_dir.unwrap_or_else(|| default_data_dir.into()),
             admin,
             transport: serve::Config::default(),
+            telemetry: settings.telemetry.unwrap_or_default().check()?,
         };
         config.set_transport(&transport)
     }

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use crate::authority::Grant;
 use crate::core::{Core, Epoch};
+use crate::telemetry::meter::{AccountMeter, Meter};
 use crate::tenants::Tenant;
 
 /// Whose call it is, and what they may do. From the credential, never from a
@@ -20,6 +21,8 @@ pub(crate) struct Identity<S: Store> {
     pub(crate) grant: Arc<Grant>,
     /// What it follows from, read before the credential was verified.
     pub(crate) epoch: Epoch,
+    /// Where the thread of its connection counts what it does.
+    pub(crate) meter: Arc<AccountMeter>,
     /// How long it holds even so.
     pub(crate) until: Option<Instant>,
 }
@@ -53,13 +56,20 @@ struct Known<S: Store> {
 pub(crate) struct Connection<S: Store> {
     pub(crate) core: Arc<Core<S>>,
     pub(crate) peer: Peer,
+    /// That of its thread.
+    pub(crate) meter: Arc<Meter>,
     known: Mutex<Vec<Known<S>>>,
 }
 
 impl<S: Store> Connection<S> {
+    /// To be called on the thread that serves it.
     pub(crate) fn new(core: Arc<Core<S>>, peer: Peer) -> Arc<Self> {
-        let known = Mutex::new(Vec::new());
-        Arc::new(Self { core, peer, known })
+        Arc::new(Self {
+            meter: core.telemetry.meters.of_this_thread(),
+            core,
+            peer,
+            known: Mutex::new(Vec::new()),
+        })
     }
 
     /// The caller of a credential that was verified here, if it is still good.

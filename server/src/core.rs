@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::gauge::Gauge;
 use crate::layers::origin::OriginPolicy;
 use crate::rate::RateLimiter;
+use crate::telemetry::Telemetry;
 use crate::tenants::Tenants;
 
 /// What all calls share.
@@ -38,6 +39,8 @@ pub(crate) struct Core<S: Store> {
     pub(crate) features: Vec<&'static str>,
     /// Lines of the access log for calls that went well; `None`: none.
     pub(crate) access_log: Option<RateLimiter>,
+    /// What calls report to.
+    pub(crate) telemetry: Telemetry,
     pub(crate) clock: Arc<Clock>,
     /// Cancelled when the grace of the shutdown is over.
     pub(crate) stop: CancellationToken,

@@ -17,6 +17,7 @@ mod listen;
 mod methods;
 mod rate;
 mod rpc;
+mod telemetry;
 mod tenants;
 mod tls;
 mod typed;
@@ -24,8 +25,13 @@ mod typed;
 pub use app::{App, Drained, Running, StartError};
 pub use config::{
     AbuseSettings, BudgetSettings, ByteSize, Config, ConfigError, Listen, LogFormat,
-    RemoteAccounts, Role, Settings, TlsFiles, TransportSettings,
+    RemoteAccounts, Role, Settings, TelemetryConfig, TelemetrySettings, TlsFiles, TraceConfig,
+    TransportSettings,
 };
 /// What became of the administrator's token at start-up.
 pub use larder_accounts::{AdminToken, AdminTokenState};
+/// Where a call came from, and how it ended, as an [`Interceptor`] is told.
+pub use larder_api::errors::{Code, Reason};
+pub use larder_transport::serve::Peer;
+pub use telemetry::interceptor::{CallEnd, CallStart, Interceptor};
 pub use tls::TlsError;

@@ -14,6 +14,7 @@ use larder_model::{AccountId, AccountName, AccountUid, Quota};
 
 use crate::clock;
 use crate::failure::Failure;
+use crate::telemetry::trace_context::TraceContext;
 use crate::tenants::AccountGrant;
 
 /// What a credential stands for.
@@ -61,6 +62,7 @@ impl Authority {
         &self,
         secret: &str,
         deadline: Option<Instant>,
+        trace: Option<&TraceContext>,
     ) -> Result<Vouched, Failure> {
         if secret.len() > MAX_SECRET_BYTES {
             return Err(token_invalid());
@@ -85,7 +87,7 @@ impl Authority {
                     until: verified.token.expire_time.map(expires),
                 })
             }
-            Self::Remote(remote) => remote.verify(secret, deadline).await,
+            Self::Remote(remote) => remote.verify(secret, deadline, trace).await,
         }
     }
 }

@@ -181,7 +181,10 @@ async fn ask<S: Store>(call: &Call<S>, token: &str) -> Result<Arc<Identity<S>>, 
     }
     let core = call.core();
     let epoch = core.epoch();
-    let vouched = core.authority.verify(token, call.deadline).await;
+    let vouched = core
+        .authority
+        .verify(token, call.deadline, call.trace_out())
+        .await;
     call.add_accounts_wait(clock::instant().saturating_duration_since(asked));
     identity(call, Some(token), epoch, &vouched?)
 }
@@ -204,6 +207,10 @@ fn identity<S: Store>(
 ) -> Result<Arc<Identity<S>>, Failure> {
     let identity = Arc::new(Identity {
         tenant: call.core().tenants.of(&vouched.grant)?,
+        meter: call
+            .connection
+            .meter
+            .account(&vouched.grant.account.id.name),
         grant: Arc::clone(&vouched.grant),
         epoch,
         until: vouched.until,

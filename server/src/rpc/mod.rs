@@ -19,6 +19,7 @@ macro_rules! unary {
 
 pub(crate) mod accounts_v1;
 pub(crate) mod cache_v1;
+pub(crate) mod channelz_v1;
 mod fields;
 mod health;
 pub(crate) mod reply;

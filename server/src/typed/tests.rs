@@ -35,6 +35,7 @@ use crate::layers::origin::OriginPolicy;
 use crate::listen::Listening;
 use crate::methods::METHODS;
 use crate::rpc;
+use crate::telemetry::Telemetry;
 use crate::tenants::Tenants;
 
 /// Numbers that are the same for the same seed (SplitMix64).
@@ -334,6 +335,7 @@ fn server(clock: &Arc<Clock>) -> Server {
         clock: Arc::clone(clock),
         stop: CancellationToken::new(),
         access_log: None,
+        telemetry: Telemetry::new([0; 32]),
     });
     let (router, _) = rpc::router(&core, Role::Cache).expect("a router");
     Server {

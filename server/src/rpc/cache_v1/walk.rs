@@ -218,7 +218,7 @@ impl<S: Store> Load<S> {
             condition: Condition::Always,
         };
         self.call.begin_mutation()?;
-        let written = self.core.store.set(account, store_call, set).await;
+        let written = self.call.set(account, store_call, set).await;
         written
             .map(|_| true)
             .map_err(|error| self.call.store_failure(&error))
