@@ -51,12 +51,14 @@ def parse(text: str) -> Page:
     for line in text.splitlines():
         if line.startswith("# HELP "):
             family, _, words = line.removeprefix("# HELP ").partition(" ")
-            assert NAME.match(family) and words.strip(), line
+            assert NAME.match(family), line
+            assert words.strip(), line
             assert family not in helps, f"{line}: twice"
             helps.add(family)
         elif line.startswith("# TYPE "):
             name, kind = line.removeprefix("# TYPE ").split(" ")
-            assert name == family and kind in SUFFIXES, line
+            assert name == family, line
+            assert kind in SUFFIXES, line
             kinds[name] = kind
         else:
             name, labels, value = SAMPLE.match(line).groups()
@@ -91,7 +93,7 @@ def check_histograms(kinds: dict[str, str], samples: dict[Series, float]) -> Non
     for series, found in buckets.items():
         values = [value for _, value in sorted(found)]
         assert values == sorted(values), series
-        assert sorted(found)[-1][0] == float("inf"), series
+        assert max(found)[0] == float("inf"), series
         assert samples[Series(f"{series.name}_count", series.labels)] == values[-1], series
         assert Series(f"{series.name}_sum", series.labels) in samples, series
 

@@ -42,7 +42,7 @@ SERVICES = [
 def canary(field) -> str | None:
     """What goes into a field, by its name."""
     name = field.name
-    if "token" in name and name not in ("page_token", "resume_token") or name == "secret":
+    if name in ("token", "account_token", "secret"):
         return TOKEN
     if name in ("key", "keys", "prefix", "key_prefix"):
         return KEY
@@ -105,17 +105,19 @@ def forms(word: str) -> list[str]:
 def requests_over_http(server) -> None:
     """Other protocols, and what may stand in a URL."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    base, admin = f"http://{server.address}", f"http://{server.admin}"
     path = "/larder.cache.v1.CacheService/Get"
     body = json.dumps({"key": base64.b64encode(KEY.encode()).decode()}).encode()
     query = urllib.parse.urlencode({"encoding": "json", "message": body.decode()})
     head = {"content-type": "application/json", "authorization": f"Bearer {TOKEN}"}
-    for request in (
-        urllib.request.Request(server.url + path, body, head),
-        urllib.request.Request(server.url + path, body[:-3], head),
-        urllib.request.Request(f"{server.url}{path}?{query}", headers=head),
-        urllib.request.Request(f"{server.url}/{KEY}?{TOKEN}", headers=head),
-        urllib.request.Request(f"http://{server.admin}/{KEY}", headers=head),
+    for url, content in (
+        (base + path, body),
+        (base + path, body[:-3]),
+        (f"{base}{path}?{query}", None),
+        (f"{base}/{KEY}?{TOKEN}", None),
+        (f"{admin}/{KEY}", None),
     ):
+        request = urllib.request.Request(url, content, head)  # noqa: S310
         try:
             opener.open(request, timeout=PATIENCE_S).read()
         except urllib.error.HTTPError as error:

@@ -124,7 +124,7 @@ def test_nothing_is_traced_without_a_collector(larder):
     assert "trace_id" not in plain
 
 
-def test_the_accounts_server_is_told_of_the_trace(larder, traced, collector):
+def test_the_accounts_server_is_told_of_the_trace(larder, traced):
     accounts = larder("--log-format", "json")
     token = accounts.account("team")
     server = traced("--accounts", accounts.url)

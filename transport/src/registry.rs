@@ -257,7 +257,7 @@ mod tests {
     fn sockets_are_told_in_pages_while_they_last() {
         let shared = Arc::new(Shared::new(0));
         let registry = shared.registry();
-        let now = Instant::now();
+        let now = tokio::time::Instant::now().into_std();
         let mut all: Vec<Registered> = (0..5).map(|_| registered(&shared, now)).collect();
         let check = |from: u64, most: usize, expected: &[u64], is_end: bool| {
             let (page, end) = registry.sockets(from, most);
@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn what_changed_is_published_with_its_time() {
         let shared = Arc::new(Shared::new(0));
-        let began = Instant::now();
+        let began = tokio::time::Instant::now().into_std();
         let mut registered = registered(&shared, began);
         let socket = shared.registry().socket(1).expect("a socket");
         assert_eq!(socket.last_activity(), LastActivity::default());

@@ -139,6 +139,17 @@ impl<S: Store> Metrics<S> {
             )
             .value(value);
         }
+        let mut tripped = page.counter(
+            "larder_transport_limits_tripped_total",
+            "What limits of the transport have ended, by their names: the counters above once more, \
+             so that they can be asked for together.",
+        );
+        for (name, value) in self.transport.stats().iter() {
+            if name.contains("_ended_") || name.contains("_drained_") || name.contains("_refused_")
+            {
+                tripped.sample(&[("limit", name)], value);
+            }
+        }
         page.gauge(
             "larder_transport_buffered_bytes",
             "Bytes kept for clients that do not read, and of requests that are not whole.",
