@@ -94,7 +94,7 @@ impl Exporter {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                sent = self.send(&batch) => self.note(sent, &mut batch, counts),
+                sent = self.send(&batch) => self.note(&sent, &mut batch, counts),
             }
         }
         self.finish(batch, counts).await;
@@ -133,7 +133,7 @@ impl Exporter {
             }
             let sent = tokio::time::timeout_at(last_words, self.export(&batch)).await;
             let sent = sent.unwrap_or_else(|_| Err(ConnectError::deadline_exceeded("no time")));
-            self.note(sent, &mut batch, counts);
+            self.note(&sent, &mut batch, counts);
         }
     }
 
@@ -167,11 +167,11 @@ impl Exporter {
 
     fn note(
         &mut self,
-        sent: Result<u64, ConnectError>,
+        sent: &Result<u64, ConnectError>,
         batch: &mut Vec<Span>,
         counts: &SpanCounts,
     ) {
-        let taken = match &sent {
+        let taken = match sent {
             Ok(taken) => *taken,
             Err(error) => {
                 // Once for each time that it begins to fail.
