@@ -23,7 +23,7 @@ pub(super) async fn run(
         match out.format {
             Format::Json => {
                 let sockets: Vec<Value> = found.sockets.iter().map(socket_object).collect();
-                out.json(&server_object(&server, sockets, found.more))?;
+                out.json(&server_object(&server, &sockets, found.more))?;
             }
             Format::Text => {
                 out.pairs(&server_pairs(&server))?;
@@ -90,7 +90,7 @@ fn socket_row(socket: &SocketStatus) -> Vec<String> {
     ]
 }
 
-fn server_object(server: &ServerStatus, sockets: Vec<Value>, more: bool) -> Value {
+fn server_object(server: &ServerStatus, sockets: &[Value], more: bool) -> Value {
     json!({
         "server_id": server.id,
         "name": server.name,
