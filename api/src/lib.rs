@@ -21,6 +21,29 @@ mod generated {
     connectrpc::include_generated!();
 }
 
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    rustdoc::all,
+    clippy::all,
+    clippy::pedantic,
+    clippy::restriction,
+    reason = "generated; the comments of the .proto files are its documentation"
+)]
+mod operations {
+    include!(concat!(env!("OUT_DIR"), "/_operations.rs"));
+}
+
+pub use operations::grpc::channelz::v1 as channelz_v1;
+/// OTLP: how traces leave a server (OpenTelemetry protocol, version 1).
+pub mod otlp {
+    pub use super::operations::opentelemetry::proto::collector::trace::v1 as collector;
+    pub use super::operations::opentelemetry::proto::common::v1 as common;
+    pub use super::operations::opentelemetry::proto::resource::v1 as resource;
+    pub use super::operations::opentelemetry::proto::trace::v1 as trace;
+}
+
 pub use generated::google::rpc as google_rpc;
 pub use generated::larder::accounts::v1 as accounts_v1;
 pub use generated::larder::cache::v1 as cache_v1;

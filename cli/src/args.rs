@@ -146,6 +146,8 @@ pub(crate) enum Command {
     Load(LoadArgs),
     /// What the account uses and may use
     Usage,
+    /// What a server says of its connections, on its admin listener
+    Channelz(ChannelzArgs),
     /// Load a running server, or replay a real trace through it
     Bench(Box<BenchArgs>),
     /// Write a completion script for a shell
@@ -426,6 +428,23 @@ pub(crate) struct DumpArgs {
 pub(crate) struct LoadArgs {
     #[command(flatten)]
     pub(crate) dry_run: DryRun,
+}
+
+/// `larder channelz`.
+#[derive(Debug, Args)]
+pub(crate) struct ChannelzArgs {
+    /// The admin listener of the server
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "LARDER_ADMIN",
+        default_value = "http://127.0.0.1:5053",
+        value_parser = server_url
+    )]
+    pub(crate) admin: String,
+    /// Most connections to print
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) limit: usize,
 }
 
 /// `larder man`.

@@ -31,6 +31,17 @@ impl Caller {
         })
     }
 
+    /// Connects to an admin listener, which asks for no credential and is shown none.
+    pub(crate) async fn connect_admin(server: &str) -> Result<Self, Failure> {
+        let failed = |error| Failure::call(server, error);
+        let config = ClientConfig::new(server).map_err(failed)?;
+        let client = Client::connect(config).await.map_err(failed)?;
+        Ok(Self {
+            client,
+            server: server.to_owned(),
+        })
+    }
+
     /// The client for this call: a dry run checks and changes nothing.
     pub(crate) fn mutating(&self, dry_run: bool) -> Client {
         if dry_run {

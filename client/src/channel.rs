@@ -10,19 +10,21 @@ use std::time::Duration;
 
 use buffa::view::{MessageView, OwnedView};
 use connectrpc::client::{
-    CallOptions, ClientConfig as WireConfig, ClientTransport, Http2Connection,
-    Http2ConnectionBuilder, SharedHttp2Connection, UnaryResponse,
+    CallOptions, ClientConfig as WireConfig, Http2Connection, Http2ConnectionBuilder, UnaryResponse,
 };
 use connectrpc::{CompressionRegistry, ConnectError, Protocol};
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue, USER_AGENT};
 use larder_api::accounts_v1::AccountServiceClient;
 use larder_api::cache_v1::CacheServiceClient;
+use larder_api::channelz_v1::ChannelzClient;
 use larder_api::{talk, wire};
 
 use crate::accounts::Accounts;
 use crate::config::{ClientConfig, Endpoint};
 use crate::connector::Connector;
 use crate::error::{Error, Repeat};
+pub(crate) use crate::interceptor::ReplyBody;
+use crate::interceptor::Transport;
 use crate::status;
 use crate::talk::Talk;
 
@@ -39,9 +41,6 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The library's own limit on connecting stands behind the connector's, and
 /// only bounds the exchange of HTTP/2 prefaces.
 const PREFACE_GRACE: Duration = Duration::from_secs(2);
-
-pub(crate) type Transport = SharedHttp2Connection;
-pub(crate) type ReplyBody = <Transport as ClientTransport>::ResponseBody;
 
 /// A client of one server. Cloning it is cheap; all clones share a connection.
 ///
@@ -67,6 +66,7 @@ pub(crate) struct Channel {
     pub(crate) cache: CacheServiceClient<Transport>,
     pub(crate) accounts: AccountServiceClient<Transport>,
     pub(crate) talk: talk::CacheClient<Transport>,
+    pub(crate) channelz: ChannelzClient<Transport>,
     pub(crate) stream_deadline: Option<Duration>,
     endpoint: Endpoint,
 }
@@ -160,12 +160,14 @@ impl Client {
             .with_compression(CompressionRegistry::new())
             .with_default_max_message_size(config.max_reply_bytes)
             .with_default_headers(headers(&config)?);
-        let transport = connection.shared(MAX_WAITING_CALLS);
+        let connection = connection.shared(MAX_WAITING_CALLS);
+        let transport = Transport::new(connection, config.interceptors.clone());
         Ok(Self {
             channel: Arc::new(Channel {
                 cache: CacheServiceClient::new(transport.clone(), wire_config.clone()),
                 accounts: AccountServiceClient::new(transport.clone(), wire_config.clone()),
-                talk: talk::CacheClient::new(transport, wire_config),
+                talk: talk::CacheClient::new(transport.clone(), wire_config.clone()),
+                channelz: ChannelzClient::new(transport, wire_config),
                 stream_deadline: config.stream_deadline,
                 endpoint: config.endpoint,
             }),

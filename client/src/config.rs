@@ -3,12 +3,14 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
 use http::header::HeaderValue;
 
 use crate::error::Error;
+use crate::interceptor::{Interceptor, Interceptors};
 
 /// Time for a call if nothing else is said: long for a cache, short for a
 /// person who waits at a terminal.
@@ -67,6 +69,7 @@ pub struct ClientConfig {
     pub(crate) stream_deadline: Option<Duration>,
     pub(crate) namespace: String,
     pub(crate) max_reply_bytes: usize,
+    pub(crate) interceptors: Interceptors,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -241,6 +244,7 @@ impl ClientConfig {
             stream_deadline: None,
             namespace: String::new(),
             max_reply_bytes: DEFAULT_MAX_REPLY_BYTES,
+            interceptors: Interceptors::default(),
         })
     }
 
@@ -304,6 +308,13 @@ impl ClientConfig {
     /// Largest reply message, bytes; default 16 MiB.
     pub fn with_max_reply_bytes(mut self, bytes: usize) -> Self {
         self.max_reply_bytes = bytes;
+        self
+    }
+
+    /// What is told of every call, after those given before. Without any, calls cost nothing
+    /// more.
+    pub fn with_interceptor(mut self, interceptor: impl Interceptor) -> Self {
+        self.interceptors.push(Arc::new(interceptor));
         self
     }
 

@@ -51,11 +51,13 @@ mod accounts;
 mod batch;
 mod cache;
 mod channel;
+mod channelz;
 mod config;
 mod connector;
 mod convert;
 mod dump;
 mod error;
+mod interceptor;
 mod keys;
 mod load;
 mod options;
@@ -66,9 +68,11 @@ mod types;
 
 pub use accounts::{AccountPage, AccountPages, Accounts, TokenPage, TokenPages};
 pub use channel::Client;
+pub use channelz::{Channelz, ServerStatus, SocketStatus, Sockets};
 pub use config::{CaCertificates, ClientConfig, ClientIdentity, Endpoint, Token};
 pub use dump::DumpStream;
 pub use error::{Error, FieldViolation, QuotaViolation};
+pub use interceptor::{CallEnd, CallStart, Interceptor, Metadata};
 pub use keys::{KeyPage, KeyPages, PageToken};
 pub use load::{LoadSummary, Loader};
 pub use options::{

@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use buffa::Message as _;
 use connectrpc::{
     ConnectError, RequestContext, Response, Router, Server, ServiceResult, ServiceStream,
     bidi_streaming_handler_fn, handler_fn, streaming_handler_fn,
@@ -13,8 +14,8 @@ use connectrpc::{
 use futures::StreamExt as _;
 use larder_api::cache_v1::{self as wire, batch_get_response, get_response, set_response};
 use larder_client::{
-    Client, ClientConfig, Code, DeleteOptions, Entry, IncrementOptions, SetOptions, SetOutcome,
-    Token,
+    CallEnd, CallStart, Client, ClientConfig, Code, DeleteOptions, Entry, IncrementOptions,
+    Interceptor, Metadata, SetOptions, SetOutcome, Token,
 };
 
 const SERVICE: &str = "larder.cache.v1.CacheService";
@@ -91,6 +92,85 @@ async fn a_call_carries_credential_deadline_and_namespace() {
     assert!(!headers.contains_key("dry-run"));
     assert_eq!(request.namespace, "other");
     assert_eq!(log[1].1.namespace, "");
+}
+
+/// Writes down every call.
+struct Watcher(Log<(String, Option<Code>, u64, u64)>);
+
+impl Interceptor for Watcher {
+    fn start(&self, call: &CallStart<'_>, metadata: &mut Metadata<'_>) {
+        assert!(metadata.get("authorization").is_none());
+        metadata.insert("x-watched", "yes").unwrap();
+        note(&self.0, (call.method.to_owned(), None, 0, 0));
+    }
+
+    fn end(&self, call: &CallEnd<'_>) {
+        let method = call.method.to_owned();
+        let seen = (
+            method,
+            Some(call.code),
+            call.request_bytes,
+            call.response_bytes,
+        );
+        note(&self.0, seen);
+    }
+}
+
+#[tokio::test]
+async fn an_interceptor_sees_the_start_and_the_end_of_every_call() {
+    let get = handler_fn(
+        |ctx: RequestContext, request: wire::GetRequest| async move {
+            assert_eq!(ctx.headers()["x-watched"], "yes");
+            match &request.key[..] {
+                b"bad" => Err(ConnectError::permission_denied("no")),
+                b"slow" => std::future::pending().await,
+                _ => Response::ok(wire::GetResponse {
+                    outcome: Some(get_response::Miss::default().into()),
+                    ..wire::GetResponse::default()
+                }),
+            }
+        },
+    );
+    let dump = streaming_handler_fn(|_: RequestContext, _: wire::DumpRequest| async move {
+        let part = wire::DumpResponse {
+            entries: vec![entry("a")],
+            ..wire::DumpResponse::default()
+        };
+        let parts: ServiceStream<_> = Box::pin(futures::stream::iter([Ok(part.clone()), Ok(part)]));
+        Response::ok(parts)
+    });
+    let router = Router::new()
+        .route(SERVICE, "Get", get)
+        .route_server_stream(SERVICE, "Dump", dump);
+    let log = Log::default();
+    let config = serve(router)
+        .await
+        .with_token(Token::new("s3cret").unwrap())
+        .with_interceptor(Watcher(Arc::clone(&log)));
+    let client = Client::connect(config).await.unwrap();
+    client.get("gone").await.unwrap();
+    client.get("bad").await.unwrap_err();
+    let hasty = client.with_timeout(Duration::from_millis(50));
+    hasty.get("slow").await.unwrap_err();
+    let mut parts = client.dump("");
+    while parts.next().await.unwrap().is_some() {}
+    drop(parts);
+
+    let log = log.lock().unwrap();
+    let check = |at: usize, method: &str, code: Code, request: u64, response: u64| {
+        let path = format!("/{SERVICE}/{method}");
+        assert_eq!(log[2 * at], (path.clone(), None, 0, 0));
+        let (ended, ended_with, sent, received) = &log[2 * at + 1];
+        assert_eq!((ended, *ended_with), (&path, Some(code)));
+        assert_eq!((*sent, *received), (request, response), "{method}");
+    };
+    let message = |key: &str| key.len() as u64 + 2;
+    check(0, "Get", Code::Ok, message("gone"), 2);
+    check(1, "Get", Code::PermissionDenied, message("bad"), 0);
+    check(2, "Get", Code::DeadlineExceeded, message("slow"), 0);
+    let part = 2 + entry("a").encode_to_vec().len() as u64;
+    check(3, "Dump", Code::Ok, 0, 2 * part);
+    assert_eq!(log.len(), 8);
 }
 
 #[tokio::test]

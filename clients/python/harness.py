@@ -22,6 +22,8 @@ import stubs
 
 stubs.generate()
 
+import channelz_pb2 as channelz  # noqa: E402
+import channelz_pb2_grpc as channelz_grpc  # noqa: E402
 import rpc_pb2 as talk  # noqa: E402
 import rpc_pb2_grpc as talk_grpc  # noqa: E402
 from larder.accounts.v1 import account_service_pb2 as accounts  # noqa: E402
@@ -29,8 +31,26 @@ from larder.accounts.v1 import account_service_pb2_grpc as accounts_grpc  # noqa
 from larder.cache.v1 import cache_service_pb2 as cache  # noqa: E402
 from larder.cache.v1 import cache_service_pb2_grpc as cache_grpc  # noqa: E402
 from larder.cache.v1 import entry_pb2 as entry  # noqa: E402
+from opentelemetry.proto.collector.trace.v1 import (  # noqa: E402
+    trace_service_pb2 as collector,
+)
+from opentelemetry.proto.collector.trace.v1 import (  # noqa: E402
+    trace_service_pb2_grpc as collector_grpc,
+)
 
-__all__ = ["accounts", "accounts_grpc", "cache", "cache_grpc", "entry", "talk", "talk_grpc"]
+__all__ = [
+    "accounts",
+    "accounts_grpc",
+    "cache",
+    "cache_grpc",
+    "channelz",
+    "channelz_grpc",
+    "collector",
+    "collector_grpc",
+    "entry",
+    "talk",
+    "talk_grpc",
+]
 
 LARDER = Path(os.environ.get("LARDER_BIN", stubs.ROOT / "target/debug/larder")).resolve()
 
@@ -62,7 +82,13 @@ def bearer(token: str) -> tuple[tuple[str, str], ...]:
 class Larder:
     """A `larder serve` on a free port, with a data directory of its own."""
 
-    def __init__(self, *arguments: str, data_dir: Path | None = None, listeners: int = 1):
+    def __init__(
+        self,
+        *arguments: str,
+        data_dir: Path | None = None,
+        listeners: int = 1,
+        log: str = "",
+    ):
         self._temporary = tempfile.TemporaryDirectory()
         self.home = Path(self._temporary.name)
         self.data_dir = data_dir or self.home / "data"
@@ -75,12 +101,13 @@ class Larder:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
-                env=environment(HOME=str(self.home)),
+                env=environment(HOME=str(self.home), **({"LARDER_LOG": log} if log else {})),
             )
         self._lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
         try:
-            self.addresses = [self._listening() for _ in range(listeners)]
+            self.addresses = [self._told("listening on ") for _ in range(listeners)]
+            self.admin = self._told("admin on ") if "--admin" in arguments else None
         except BaseException:
             self.kill()
             raise
@@ -92,11 +119,11 @@ class Larder:
             self._lines.put(line.rstrip("\n"))
         self._lines.put(None)
 
-    def _listening(self) -> str:
-        """Waits for the next `listening on ADDRESS`."""
+    def _told(self, what: str) -> str:
+        """Waits for the next line that says `what`, as `listening on ADDRESS`."""
         while (line := self._lines.get(timeout=PATIENCE_S)) is not None:
-            if line.startswith("listening on "):
-                return line.removeprefix("listening on ")
+            if line.startswith(what):
+                return line.removeprefix(what)
         raise AssertionError(f"larder did not listen:\n{self.stderr()}")
 
     @property

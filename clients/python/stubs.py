@@ -15,12 +15,22 @@ from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parents[2]
 PROTO = ROOT / "proto"
+CHANNELZ = PROTO / "grpc/channelz/v1"
 
 
 def generate() -> None:
-    """Imports of `rpc_pb2`, `larder.cache.v1` and `larder.accounts.v1` work from here on."""
+    """Imports of `rpc_pb2`, `larder.cache.v1` and `larder.accounts.v1` work from here on.
+
+    So do those of `channelz_pb2` and `opentelemetry.proto`.
+    """
     # google/rpc comes with googleapis-common-protos.
-    files = [PROTO / "rpc.proto", *sorted(PROTO.glob("larder/**/*.proto"))]
+    files = [
+        PROTO / "rpc.proto",
+        *sorted(PROTO.glob("larder/**/*.proto")),
+        *sorted(PROTO.glob("opentelemetry/**/*.proto")),
+        # By its last name alone: `grpc` is a package of its own.
+        CHANNELZ / "channelz.proto",
+    ]
     digest = hashlib.sha256(importlib.metadata.version("grpcio-tools").encode())
     for file in files:
         digest.update(file.read_bytes())
@@ -41,6 +51,7 @@ def compile_to(folder: Path, files: list[Path]) -> None:
     status = protoc.main(
         [
             "protoc",
+            f"-I{CHANNELZ}",
             f"-I{PROTO}",
             f"-I{well_known}",
             f"--python_out={folder}",

@@ -1,40 +1,50 @@
-//! The listener for those who run the server: health for probes, counters for
-//! Prometheus. Clear text, without credentials: bind it where only they are.
+//! The listener for those who run the server: health for probes, metrics for Prometheus, and
+//! channelz over gRPC. Clear text, without credentials: bind it where only they are.
 
 use std::convert::Infallible;
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use connectrpc::{CompressionPolicy, ConnectRpcBody, ConnectRpcService, Router};
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use larder_transport::shared::Shared;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tower::Service as _;
 
 use crate::snapshot::Stats;
 
 /// Connections at a time; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 64;
-/// Longest time for the head of a request.
+/// Calls at a time on one of them, over HTTP/2.
+const MAX_STREAMS: u32 = 32;
+/// Longest time for the head of a request, and for a sign of life of a client of HTTP/2.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Out of file descriptors: wait for some to come back, rather than spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// Largest request of a call, bytes: they hold a few numbers.
+const MAX_REQUEST_BYTES: usize = 64 << 10;
 
 /// What there is to tell.
 pub(crate) struct Admin {
     state: AtomicU8,
     /// There once calls are served.
-    transport: OnceLock<Arc<Shared>>,
+    serving: OnceLock<Serving>,
     snapshots: Option<Arc<Stats>>,
+}
+
+/// What a server tells once it serves calls.
+struct Serving {
+    metrics: Box<dyn Fn() -> String + Send + Sync>,
+    grpc: ConnectRpcService<Router>,
 }
 
 /// What `/readyz` says.
@@ -52,15 +62,28 @@ impl Admin {
     pub(crate) fn new(snapshots: Option<Arc<Stats>>) -> Arc<Self> {
         Arc::new(Self {
             state: AtomicU8::new(LOADING),
-            transport: OnceLock::new(),
+            serving: OnceLock::new(),
             snapshots,
         })
     }
 
-    /// From now on the server answers calls.
-    pub(crate) fn serving(&self, transport: Arc<Shared>) {
+    /// From now on the server answers calls: `metrics` makes the page at `/metrics`;
+    /// `grpc` has the methods.
+    pub(crate) fn serving(
+        &self,
+        metrics: impl Fn() -> String + Send + Sync + 'static,
+        grpc: Router,
+    ) {
+        let limits = connectrpc::Limits::default()
+            .with_max_message_size(MAX_REQUEST_BYTES)
+            .with_max_request_body_size(MAX_REQUEST_BYTES);
         // A server begins to serve once.
-        let _ = self.transport.set(transport);
+        let _ = self.serving.set(Serving {
+            metrics: Box::new(metrics),
+            grpc: ConnectRpcService::new(grpc)
+                .with_limits(limits)
+                .with_compression_policy(CompressionPolicy::disabled()),
+        });
         self.state.store(READY, Ordering::Relaxed);
     }
 
@@ -87,16 +110,40 @@ impl Admin {
 
     async fn connection(self: Arc<Self>, stream: tokio::net::TcpStream, peer: SocketAddr) {
         let service = service_fn(move |request: Request<Incoming>| {
-            let answer = self.answer(request.method(), request.uri().path());
-            async move { Ok::<_, Infallible>(answer) }
+            let admin = Arc::clone(&self);
+            async move { Ok::<_, Infallible>(admin.serve_one(request).await) }
         });
-        let served = http1::Builder::new()
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
+            .header_read_timeout(HEADER_TIMEOUT);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .keep_alive_interval(HEADER_TIMEOUT)
+            .keep_alive_timeout(HEADER_TIMEOUT);
+        let served = builder
             .serve_connection(TokioIo::new(stream), service)
             .await;
         if let Err(error) = served {
             tracing::debug!(%peer, %error, "an admin connection ended");
+        }
+    }
+
+    /// gRPC by its content type, all else by its path.
+    async fn serve_one(&self, request: Request<Incoming>) -> Response<ConnectRpcBody> {
+        let kind = request.headers().get(CONTENT_TYPE);
+        let is_call = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        let serving = self.serving.get().filter(|_| is_call);
+        let Some(serving) = serving else {
+            let answer = self.answer(request.method(), request.uri().path());
+            return answer.map(ConnectRpcBody::Full);
+        };
+        match serving.grpc.clone().call(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
         }
     }
 
@@ -120,28 +167,19 @@ impl Admin {
                 answer.headers_mut().insert(CONTENT_TYPE, PROMETHEUS);
                 answer
             }
-            _ => text(StatusCode::NOT_FOUND, "/healthz, /readyz, /metrics\n"),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "/healthz, /readyz, /metrics, and grpc.channelz.v1 over gRPC\n",
+            ),
         }
     }
 
-    /// The counters of the transport, and the memory that waits for its clients.
     fn metrics(&self) -> String {
-        let mut page = String::new();
+        let metrics = self.serving.get().map(|serving| &serving.metrics);
+        let mut page = metrics.map_or_else(String::new, |metrics| metrics());
         if let Some(snapshots) = &self.snapshots {
             snapshots.write(&mut page);
         }
-        let Some(transport) = self.transport.get() else {
-            return page;
-        };
-        let counters = transport.stats().iter();
-        for (name, value) in counters {
-            // Writing to a string does not fail.
-            let _ = writeln!(page, "# TYPE larder_transport_{name}_total counter");
-            let _ = writeln!(page, "larder_transport_{name}_total {value}");
-        }
-        let buffered = transport.buffered_bytes();
-        let _ = writeln!(page, "# TYPE larder_transport_buffered_bytes gauge");
-        let _ = writeln!(page, "larder_transport_buffered_bytes {buffered}");
         page
     }
 }
@@ -174,25 +212,10 @@ mod tests {
         check(&admin, Method::GET, "/readyz", 503, "loading").await;
         let saves = "larder_snapshot_saves_total 0\n";
         check(&admin, Method::GET, "/metrics", 200, saves).await;
-        admin.serving(Arc::new(Shared::new(1 << 20)));
+        admin.serving(|| "up 1\n".to_owned(), Router::new());
         check(&admin, Method::GET, "/healthz", 200, "ok").await;
         check(&admin, Method::GET, "/readyz", 200, "ready").await;
-        check(
-            &admin,
-            Method::GET,
-            "/metrics",
-            200,
-            "larder_transport_buffered_bytes 0\n",
-        )
-        .await;
-        check(
-            &admin,
-            Method::GET,
-            "/metrics",
-            200,
-            "_client_resets_total 0\n",
-        )
-        .await;
+        check(&admin, Method::GET, "/metrics", 200, "up 1\n").await;
         check(&admin, Method::GET, "/", 404, "/metrics").await;
         check(&admin, Method::POST, "/readyz", 405, "GET").await;
         admin.drain();

@@ -14,6 +14,7 @@ use larder_engine::{Engine, EngineConfig, Keyspace};
 use larder_transport::serve;
 use rand::TryRngCore as _;
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Admin;
@@ -33,6 +34,10 @@ use crate::live::Live;
 use crate::rate::RateLimiter;
 use crate::rpc;
 use crate::snapshot::{Saver, Snapshots, Stats};
+use crate::telemetry::Telemetry;
+use crate::telemetry::interceptor::Interceptor;
+use crate::telemetry::otlp::Exporter;
+use crate::telemetry::page::{Memory, Metrics};
 use crate::tenants::Tenants;
 use crate::tls::TlsError;
 use crate::tls::caller::{CertificateAccount, CertificateAccounts};
@@ -110,6 +115,7 @@ pub struct App {
     snapshot_stats: Arc<Stats>,
     health: Arc<StaticChecker>,
     admin_token: Option<AdminToken>,
+    exporter: Option<Exporter>,
     config: Config,
 }
 
@@ -121,6 +127,17 @@ impl App {
     /// # Errors
     /// [`StartError`]. Nothing then listens.
     pub async fn build(config: Config) -> Result<Self, StartError> {
+        Self::build_with(config, Vec::new()).await
+    }
+
+    /// The same, with interceptors, which are told of every call in this order.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub async fn build_with(
+        config: Config,
+        interceptors: Vec<Arc<dyn Interceptor>>,
+    ) -> Result<Self, StartError> {
         let whole = config.clone();
         let certificates = config.tls.clone().map(Certificates::open).transpose()?;
         let certificates = certificates.map(Arc::new);
@@ -165,6 +182,7 @@ impl App {
             reason: error.to_string(),
         })?;
         let snapshots = load::snapshots(&config)?;
+        let (telemetry, exporter) = Telemetry::build(&config.telemetry, interceptors, random()?)?;
         let store = Arc::new(engine(&config, snapshots.as_ref())?);
         let snapshot_stats = Arc::<Stats>::default();
         let admin = Admin::new(snapshots.is_some().then(|| Arc::clone(&snapshot_stats)));
@@ -190,6 +208,7 @@ impl App {
             strangers: Arc::new(Semaphore::new(MAX_STRANGERS_IN_FLIGHT)),
             receiving: Gauge::new(MAX_RECEIVING_BYTES),
             replying: Gauge::new(MAX_REPLYING_BYTES),
+            telemetry,
             clock: Arc::new(Clock::start()),
             stop: CancellationToken::new(),
             access_log: Some(RateLimiter::at_most(config.log_calls_per_second)),
@@ -216,6 +235,7 @@ impl App {
             snapshot_stats,
             health,
             admin_token,
+            exporter,
             config: whole,
         })
     }
@@ -259,7 +279,17 @@ impl App {
         let tls = self.certificates.as_deref().map(Certificates::tls);
         let started = start(sockets, tls, self.listening, self.transport);
         let (transport, socket_files) = started.map_err(threads)?;
-        self.admin.serving(transport.shared());
+        let core = Arc::clone(&self.core);
+        let most_accounts = self.config.telemetry.metrics_accounts;
+        let metrics = Metrics::new(core, transport.shared(), most_accounts, memory);
+        let channelz = rpc::channelz_v1::router(&self.core, transport.shared());
+        self.admin.serving(move || metrics.page(), channelz);
+        let exporting = self.exporter.and_then(|exporter| {
+            let counts = Arc::clone(self.core.telemetry.tracer.as_ref()?.counts());
+            let stop = CancellationToken::new();
+            let task = tokio::spawn(exporter.run(counts, stop.clone()));
+            Some((task, stop))
+        });
         let drain = CancellationToken::new();
         tokio::spawn(sweep(Arc::clone(&self.core), drain.clone()));
         tokio::spawn(tell_suppressed(Arc::clone(&self.core), drain.clone()));
@@ -277,6 +307,7 @@ impl App {
             admin: self.admin,
             saver,
             transport,
+            exporting,
             drain,
             core: self.core,
             certificates: self.certificates,
@@ -295,6 +326,8 @@ pub struct Running {
     admin: Arc<Admin>,
     saver: Option<Saver>,
     transport: serve::Running,
+    /// What sends traces, and what tells it to end.
+    exporting: Option<(JoinHandle<()>, CancellationToken)>,
     drain: CancellationToken,
     core: Arc<Core<Engine>>,
     certificates: Option<Arc<Certificates>>,
@@ -369,6 +402,11 @@ impl Running {
     pub async fn drain(mut self) -> Ended {
         self.core.audit.operator("drain", Code::Ok.name());
         let calls = self.drain_calls().await;
+        if let Some((task, stop)) = self.exporting.take() {
+            stop.cancel();
+            // It has a limit of its own.
+            let _ = task.await;
+        }
         let is_saved = match self.saver.take() {
             Some(saver) => saver.last().await.is_some(),
             None => true,
@@ -500,6 +538,14 @@ fn engine(config: &Config, snapshots: Option<&Snapshots>) -> Result<Engine, Star
         Engine::new(engine)
     };
     Ok(engine.remembering(config.replay))
+}
+
+fn memory(engine: &Engine) -> Memory {
+    let memory = engine.memory_use();
+    Memory {
+        used_bytes: memory.used_bytes,
+        limit_bytes: memory.limit_bytes,
+    }
 }
 
 fn features(config: &Config) -> Vec<&'static str> {

@@ -17,9 +17,12 @@ use crate::connection::{Connection, Identity};
 use crate::core::Core;
 use crate::failure::{Contract, Failure, store_failure};
 use crate::gauge::{Gauge, Held};
-use crate::layers::admit::overloaded;
+use crate::layers::admit::{Fields, overloaded};
 use crate::layers::attempt::Attempt;
 use crate::methods::Method;
+use crate::telemetry::context::CallContext;
+use crate::telemetry::histogram::Tally;
+use crate::telemetry::trace_context::TraceContext;
 
 /// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +64,13 @@ pub(crate) struct Call<S: Store> {
     pub(crate) dry_run: Mode,
     /// Whether it was sent before.
     pub(crate) attempt: Attempt,
+    /// True for gRPC and gRPC-Web.
+    pub(crate) is_grpc: bool,
+    /// What its head says of traces and of tries before.
+    pub(crate) context: Option<Box<CallContext>>,
+    /// Bytes of its messages, without framing.
+    pub(crate) request_bytes: Tally,
+    pub(crate) response_bytes: Tally,
     /// The caller, if it was known from the beginning.
     known_caller: Option<Arc<Identity<S>>>,
     /// The caller, once it was found out.
@@ -71,7 +81,7 @@ pub(crate) struct Call<S: Store> {
     handled: AtomicBool,
     /// A mutation began: a deadline after that may have had an effect.
     mutating: AtomicBool,
-    accounts_wait_us: AtomicU64,
+    accounts_wait_ns: AtomicU64,
     skipped: AtomicU64,
     rare: OnceLock<Box<Rare>>,
     /// The call's place among those in flight; given back when it is dropped.
@@ -111,16 +121,43 @@ impl<S: Store> Call<S> {
             moment: None,
             dry_run: Mode::Apply,
             attempt: Attempt::First,
+            is_grpc: true,
+            context: None,
+            request_bytes: Tally::new(),
+            response_bytes: Tally::new(),
             known_caller: identity,
             found_caller: OnceLock::new(),
             outcome: OnceLock::new(),
             handled: AtomicBool::new(false),
             mutating: AtomicBool::new(false),
-            accounts_wait_us: AtomicU64::new(0),
+            accounts_wait_ns: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             rare: OnceLock::new(),
             place: OnceLock::new(),
         }
+    }
+
+    /// Reads what the head says for who watches calls.
+    pub(crate) fn read_context(&mut self, head: &impl Fields) {
+        let tracer = self.connection.core.telemetry.tracer.as_ref();
+        self.context = CallContext::read(head, tracer, &self.connection.meter.random);
+    }
+
+    /// Tries before this one, as its caller says.
+    pub(crate) fn previous_attempts(&self) -> u32 {
+        self.context.as_ref().map_or(0, |it| it.previous_attempts)
+    }
+
+    /// True if it began and ends in one turn of its connection: its end is then that of the turn.
+    #[inline]
+    pub(crate) fn ends_with_turn(&self) -> bool {
+        self.moment
+            .is_some_and(|moment| moment.instant == self.started)
+    }
+
+    /// The trace that calls made for this one are part of.
+    pub(crate) fn trace_out(&self) -> Option<&TraceContext> {
+        self.context.as_ref()?.outgoing()
     }
 
     fn rare(&self) -> &Rare {
@@ -178,12 +215,22 @@ impl<S: Store> Call<S> {
         set: Set<'_>,
     ) -> Result<Written, StoreError> {
         let store = &self.core().store;
-        if self.moment.is_none() {
-            return store.set(account, store_call, set).await;
+        let written = match self.moment {
+            None => store.set(account, store_call, set).await,
+            Some(_) => match store.set_now(account, store_call, set) {
+                Some(written) => written,
+                None => std::future::pending().await,
+            },
+        };
+        if let (Ok(Written::Applied(_)), Mode::Apply) = (&written, store_call.mode) {
+            self.count_set();
         }
-        match store.set_now(account, store_call, set) {
-            Some(written) => written,
-            None => std::future::pending().await,
+        written
+    }
+
+    fn count_set(&self) {
+        if let Some(identity) = self.identity() {
+            identity.meter.sets.add(1);
         }
     }
 
@@ -395,12 +442,12 @@ impl<S: Store> Call<S> {
     }
 
     pub(crate) fn add_accounts_wait(&self, wait: Duration) {
-        let us = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
-        self.accounts_wait_us.fetch_add(us, Ordering::Relaxed);
+        let nanos = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
+        self.accounts_wait_ns.fetch_add(nanos, Ordering::Relaxed);
     }
 
     pub(crate) fn accounts_wait(&self) -> Duration {
-        Duration::from_micros(self.accounts_wait_us.load(Ordering::Relaxed))
+        Duration::from_nanos(self.accounts_wait_ns.load(Ordering::Relaxed))
     }
 
     /// Counts entries that a dump left out.

@@ -2,6 +2,7 @@
 //! many accounts over one, and a client may open many.
 
 use std::hash::{BuildHasher as _, RandomState};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,11 +13,11 @@ use parking_lot::Mutex;
 
 use crate::authority::Grant;
 use crate::core::{Core, Epoch};
+use crate::telemetry::meter::{AccountMeter, Meter};
 use crate::tenants::Tenant;
 
-/// Whose call it is, and what they may do. From the credential, never from a
-/// field of the v1 contract.
-pub(crate) struct Identity<S: Store> {
+/// What a credential was verified to stand for.
+pub(crate) struct Verified<S: Store> {
     pub(crate) tenant: Arc<Tenant<S>>,
     pub(crate) grant: Arc<Grant>,
     /// What it follows from, read before the credential was verified.
@@ -26,7 +27,7 @@ pub(crate) struct Identity<S: Store> {
     pub(crate) proof: Proof,
 }
 
-impl<S: Store> Identity<S> {
+impl<S: Store> Verified<S> {
     pub(crate) fn rights(&self) -> &TokenRights {
         &self.grant.rights
     }
@@ -36,16 +37,30 @@ impl<S: Store> Identity<S> {
     pub(crate) fn is_current(&self, core: &Core<S>, now: Instant) -> bool {
         self.epoch == core.epoch() && self.until.is_none_or(|until| now < until)
     }
+}
 
-    /// The same, in memory of its own.
-    pub(crate) fn copied(&self) -> Arc<Self> {
-        Arc::new(Self {
-            tenant: Arc::clone(&self.tenant),
-            grant: Arc::clone(&self.grant),
-            epoch: self.epoch,
-            until: self.until,
-            proof: self.proof.clone(),
-        })
+/// Whose call it is, and what they may do. From the credential, never from a
+/// field of the v1 contract.
+///
+/// Each connection has its own, so that no two threads count references of one.
+pub(crate) struct Identity<S: Store> {
+    verified: Arc<Verified<S>>,
+    /// Where the thread of its connection counts what it does.
+    pub(crate) meter: Arc<AccountMeter>,
+}
+
+impl<S: Store> Identity<S> {
+    pub(crate) fn new(verified: Arc<Verified<S>>, meter: &Meter) -> Arc<Self> {
+        let meter = meter.account(verified.tenant.name());
+        Arc::new(Self { verified, meter })
+    }
+}
+
+impl<S: Store> Deref for Identity<S> {
+    type Target = Verified<S>;
+
+    fn deref(&self) -> &Verified<S> {
+        &self.verified
     }
 }
 
@@ -96,7 +111,7 @@ const PARTS: usize = 64;
 /// them take some 16 MiB, and only verified ones are kept.
 const MAX_CALLERS: usize = 1024;
 
-type Part<S> = Mutex<HashTable<Arc<Identity<S>>>>;
+type Part<S> = Mutex<HashTable<Arc<Verified<S>>>>;
 
 /// Callers that were verified lately.
 pub(crate) struct Callers<S: Store> {
@@ -122,25 +137,25 @@ impl<S: Store> Callers<S> {
     }
 
     /// The caller, whether or not that still holds.
-    pub(crate) fn recall(&self, given: Given<'_>) -> Option<Arc<Identity<S>>> {
+    pub(crate) fn recall(&self, given: Given<'_>) -> Option<Arc<Verified<S>>> {
         let part = self.part(given.hash).lock();
         part.find(given.hash, |known| known.proof.is(given))
             .map(Arc::clone)
     }
 
     /// Remembers a caller in place of what was known of it.
-    pub(crate) fn remember(&self, given: Given<'_>, identity: &Arc<Identity<S>>) {
+    pub(crate) fn remember(&self, given: Given<'_>, verified: &Arc<Verified<S>>) {
         let mut part = self.part(given.hash).lock();
         let known = part.find_mut(given.hash, |known| known.proof.is(given));
         let _before = match known {
             Some(known) => {
-                let before = std::mem::replace(known, Arc::clone(identity));
+                let before = std::mem::replace(known, Arc::clone(verified));
                 drop(part);
                 (Some(before), None)
             }
             None => {
                 let all = (part.len() >= MAX_CALLERS).then(|| std::mem::take(&mut *part));
-                part.insert_unique(given.hash, Arc::clone(identity), |known| known.proof.hash);
+                part.insert_unique(given.hash, Arc::clone(verified), |known| known.proof.hash);
                 drop(part);
                 (None, all)
             }
@@ -170,7 +185,7 @@ mod tests {
 
     type Store = larder_engine::Engine;
 
-    fn identity(callers: &Callers<Store>, secret: &str, keys: u64) -> Arc<Identity<Store>> {
+    fn verified(callers: &Callers<Store>, secret: &str, keys: u64) -> Arc<Verified<Store>> {
         let store = larder_engine::Engine::new(larder_engine::EngineConfig {
             max_memory_bytes: 1 << 20,
             hash_seed: [0; 16],
@@ -193,7 +208,7 @@ mod tests {
             holder: crate::authority::Holder::Anonymous,
             verified_at: clock::instant(),
         });
-        Arc::new(Identity {
+        Arc::new(Verified {
             tenant: Tenants::new(Arc::new(store)).of(&grant).expect("a tenant"),
             grant,
             epoch: Epoch::default(),
@@ -210,8 +225,8 @@ mod tests {
             known.map(|known| known.grant.account.quota.max_keys)
         };
         for (secret, keys) in [("a", 1), ("b", 2), ("a", 3)] {
-            let identity = identity(&callers, secret, keys);
-            callers.remember(callers.given(Some(secret)), &identity);
+            let verified = verified(&callers, secret, keys);
+            callers.remember(callers.given(Some(secret)), &verified);
         }
         assert_eq!(keys_of("a"), Some(3));
         assert_eq!(keys_of("b"), Some(2));
@@ -222,13 +237,18 @@ mod tests {
     #[test]
     fn a_part_that_is_full_begins_anew() {
         let callers = Callers::new();
-        let original = identity(&callers, "0", 1);
+        let original = verified(&callers, "0", 1);
         for number in 0..2 * PARTS * MAX_CALLERS {
             let secret = number.to_string();
-            let mut copy = original.copied();
             let given = callers.given(Some(&secret));
-            Arc::get_mut(&mut copy).expect("one owner").proof = given.into();
-            callers.remember(given, &copy);
+            let another = Verified {
+                tenant: Arc::clone(&original.tenant),
+                grant: Arc::clone(&original.grant),
+                epoch: original.epoch,
+                until: None,
+                proof: given.into(),
+            };
+            callers.remember(given, &Arc::new(another));
             assert!(callers.recall(given).is_some());
         }
         let held = callers.parts.iter().map(|part| part.lock().len());

@@ -79,6 +79,18 @@ pub(crate) fn instant() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
+/// Nanoseconds since 1970, for traces.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this module is where the clock is asked"
+)]
+pub(crate) fn unix_nanos() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// Milliseconds since 1970; a wall clock set before that reads 0.
 #[expect(
     clippy::disallowed_methods,

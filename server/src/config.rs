@@ -21,6 +21,7 @@ mod print;
 mod reload;
 mod request_ids;
 mod snapshot;
+mod telemetry;
 mod tls;
 mod transport;
 
@@ -29,6 +30,7 @@ pub use layers::{Layers, Source};
 pub use reload::{Changes, NeedsRestart};
 pub use request_ids::RequestIdSettings;
 pub use snapshot::{SnapshotConfig, SnapshotSettings};
+pub use telemetry::{TelemetryConfig, TelemetrySettings, TraceConfig};
 pub use tls::{
     CertificateAccountSettings, CertificateUse, ClientCertificates, TlsFiles, TlsSettings,
 };
@@ -247,8 +249,10 @@ pub struct Settings {
     pub audit: Option<AuditSettings>,
     /// Limits of the transport; in a file only.
     pub transport: Option<TransportSettings>,
-    /// What is remembered of requests; in a file only.
+    /// What is remembered of requests.
     pub request_ids: Option<RequestIdSettings>,
+    /// Metrics and traces.
+    pub telemetry: Option<TelemetrySettings>,
 }
 
 /// Where a file is wrong, on one line: its line, what stands there, and why.
@@ -365,6 +369,8 @@ pub struct Config {
     pub transport: serve::Config,
     /// What is remembered of requests.
     pub replay: larder_model::ReplayLimits,
+    /// Metrics and traces.
+    pub telemetry: TelemetryConfig,
 }
 
 /// Why a configuration is refused. Each message names the setting.
@@ -518,6 +524,7 @@ impl Config {
             snapshot: snapshot.filter(|_| role == Role::Cache),
             transport: serve::Config::default(),
             replay: settings.request_ids.unwrap_or_default().limits()?,
+            telemetry: settings.telemetry.unwrap_or_default().check()?,
         };
         config.set_transport(&transport)
     }

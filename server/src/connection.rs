@@ -8,9 +8,10 @@ use larder_model::Store;
 use larder_transport::serve::{ConnectionInfo, Peer};
 use parking_lot::Mutex;
 
-use crate::callers::Given;
+use crate::callers::{Given, Verified};
 pub(crate) use crate::callers::{Identity, same_secret};
 use crate::core::Core;
+use crate::telemetry::meter::Meter;
 use crate::tls::caller::Caller;
 
 /// Callers that a connection remembers by itself: one, but for proxies.
@@ -25,27 +26,30 @@ pub(crate) struct Connection<S: Store> {
     pub(crate) peer: Peer,
     /// Whom its certificate stands for.
     pub(crate) certificate: Option<Caller>,
+    /// That of its thread.
+    pub(crate) meter: Arc<Meter>,
     known: Mutex<Vec<Arc<Identity<S>>>>,
 }
 
 impl<S: Store> Connection<S> {
-    /// One without a certificate.
+    /// One without a certificate. To be called on the thread that serves it.
     #[cfg(test)]
     pub(crate) fn new(core: Arc<Core<S>>, peer: Peer) -> Arc<Self> {
-        let known = Mutex::new(Vec::new());
         Arc::new(Self {
+            meter: core.telemetry.meters.of_this_thread(),
             core,
             peer,
             certificate: None,
-            known,
+            known: Mutex::new(Vec::new()),
         })
     }
 
-    /// The same, with what its handshake came to.
+    /// One with what its handshake came to. To be called on the thread that serves it.
     pub(crate) fn accepted(core: &Arc<Core<S>>, who: &ConnectionInfo) -> Arc<Self> {
         let accounts = core.certificate_accounts.as_ref().zip(who.tls.as_ref());
         let certificate = accounts.and_then(|(accounts, tls)| Caller::of(accounts, tls));
         Arc::new(Self {
+            meter: core.telemetry.meters.of_this_thread(),
             core: Arc::clone(core),
             peer: who.peer,
             certificate,
@@ -67,28 +71,31 @@ impl<S: Store> Connection<S> {
             }
             known.swap_remove(at);
         }
-        let identity = self.core.callers.recall(given)?;
-        if !identity.is_current(&self.core, now) {
+        let verified = self.core.callers.recall(given)?;
+        if !verified.is_current(&self.core, now) {
             return None;
         }
-        if known.len() >= MAX_KNOWN {
-            return Some(identity);
+        let identity = Identity::new(verified, &self.meter);
+        if known.len() < MAX_KNOWN {
+            known.push(Arc::clone(&identity));
         }
-        // A copy: no two connections are to count references of one.
-        let own = identity.copied();
-        known.push(Arc::clone(&own));
-        Some(own)
+        Some(identity)
     }
 
     /// Remembers a caller.
-    pub(crate) fn remember(&self, given: Given<'_>, identity: &Arc<Identity<S>>) {
-        if given.is_anonymous() {
-            let mut known = self.known.lock();
-            if known.len() < MAX_KNOWN {
-                known.push(Arc::clone(identity));
-            }
-        } else {
-            self.core.callers.remember(given, identity);
+    pub(crate) fn remember(&self, given: Given<'_>, verified: Verified<S>) -> Arc<Identity<S>> {
+        let verified = Arc::new(verified);
+        if !given.is_anonymous() {
+            self.core.callers.remember(given, &verified);
         }
+        let identity = Identity::new(verified, &self.meter);
+        let mut known = self.known.lock();
+        if known.len() == MAX_KNOWN {
+            known.retain(|known| known.epoch == identity.epoch);
+        }
+        if known.len() < MAX_KNOWN {
+            known.push(Arc::clone(&identity));
+        }
+        identity
     }
 }

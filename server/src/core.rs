@@ -16,6 +16,7 @@ use crate::gauge::Gauge;
 use crate::layers::origin::OriginPolicy;
 use crate::live::Live;
 use crate::rate::RateLimiter;
+use crate::telemetry::Telemetry;
 use crate::tenants::Tenants;
 use crate::tls::caller::CertificateAccounts;
 
@@ -47,6 +48,8 @@ pub(crate) struct Core<S: Store> {
     pub(crate) features: Vec<&'static str>,
     /// Lines of the access log for calls that went well; `None`: none.
     pub(crate) access_log: Option<RateLimiter>,
+    /// What calls report to.
+    pub(crate) telemetry: Telemetry,
     pub(crate) clock: Arc<Clock>,
     /// Cancelled when the grace of the shutdown is over.
     pub(crate) stop: CancellationToken,

@@ -88,6 +88,9 @@ impl<S: Store> Edge<S> {
         let started = received.map_or_else(clock::instant, |received| received.0);
         let mut call = Call::new(method, connection, started, None);
         let head = CallHead::read(request.headers());
+        let kind = request.headers().get(header::CONTENT_TYPE);
+        call.is_grpc = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        call.read_context(request.headers());
         let told = timeout(request.headers()).and_then(|timeout| {
             call.deadline = timeout.and_then(|left| call.started.checked_add(left));
             head.tell(&mut call)
@@ -102,7 +105,7 @@ impl<S: Store> Edge<S> {
         if let Err(failure) = self.core().origins.check(&request, self.connection.peer) {
             // Without the headers that would let the page read the answer.
             let response = refusal(&call.failed(failure), request.headers());
-            return response.map(|body| call.answered(body));
+            return call.answered(response);
         }
         let mut response = match self.core().origins.preflight(&request) {
             Some(response) => response.map(|body: NoBody| ConnectRpcBody::Full(body)),
@@ -117,7 +120,7 @@ impl<S: Store> Edge<S> {
                 .insert(DRY_RUN, HeaderValue::from_static("1"));
         }
         self.core().origins.allow(origin, response.headers_mut());
-        response.map(|body| call.answered(body))
+        call.answered(response)
     }
 
     async fn admitted(

@@ -22,6 +22,7 @@ mod methods;
 mod rate;
 mod rpc;
 mod snapshot;
+mod telemetry;
 mod tenants;
 mod tls;
 mod typed;
@@ -31,10 +32,15 @@ pub use config::{
     AbuseSettings, AuditConfig, AuditSettings, BudgetSettings, ByteSize,
     CertificateAccountSettings, CertificateUse, Changes, ClientCertificates, Config, ConfigError,
     Layers, Listen, LogFormat, NeedsRestart, RemoteAccounts, RequestIdSettings, Role, Settings,
-    SnapshotConfig, SnapshotSettings, Source, TlsFiles, TlsSettings, TransportSettings,
+    SnapshotConfig, SnapshotSettings, Source, TelemetryConfig, TelemetrySettings, TlsFiles,
+    TlsSettings, TraceConfig, TransportSettings,
 };
 /// What became of the administrator's token at start-up.
 pub use larder_accounts::{AdminToken, AdminTokenState};
+/// Where a call came from, and how it ended, as an [`Interceptor`] is told.
+pub use larder_api::errors::{Code, Reason};
+pub use larder_transport::serve::Peer;
+pub use telemetry::interceptor::{CallEnd, CallStart, Interceptor};
 pub use tls::TlsError;
 pub use tls::caller::CertificateAccount;
 pub use tls::names::NamePattern;

@@ -98,6 +98,21 @@ impl Method {
         METHODS.iter().find(|method| method.path == path)
     }
 
+    /// Its row in [`METHODS`]; that after the last for [`Method::UNKNOWN`].
+    #[inline]
+    pub(crate) fn index(&self) -> usize {
+        // By its place: to look for it would take longer than what is counted by it.
+        let first = METHODS.as_ptr().addr();
+        let bytes = std::ptr::from_ref(self).addr().wrapping_sub(first);
+        (bytes / size_of::<Self>()).min(METHODS.len())
+    }
+
+    /// Its name as gRPC's metrics have it (gRFC A66, "grpc.method"): without the leading slash,
+    /// and `other` for what is not served.
+    pub(crate) fn metric_name(&self) -> &'static str {
+        self.path.strip_prefix('/').unwrap_or("other")
+    }
+
     pub(crate) fn is_talk(&self) -> bool {
         self.path.starts_with("/rpc.")
     }
@@ -312,6 +327,16 @@ mod tests {
             .filter(|path| !path.starts_with("/grpc."))
             .collect();
         assert_eq!(rows, contract);
+    }
+
+    #[test]
+    fn every_method_knows_its_row() {
+        for (row, method) in METHODS.iter().enumerate() {
+            assert_eq!(method.index(), row, "{}", method.path);
+        }
+        assert_eq!(Method::UNKNOWN.index(), METHODS.len());
+        assert_eq!(METHODS[0].metric_name(), "larder.cache.v1.CacheService/Get");
+        assert_eq!(Method::UNKNOWN.metric_name(), "other");
     }
 
     #[test]

@@ -139,6 +139,11 @@ impl<S: Store> Tenants<S> {
         Ok(tenant)
     }
 
+    /// All of them, as of now.
+    pub(crate) fn all(&self) -> Vec<Arc<Tenant<S>>> {
+        self.accounts.read().by_name.values().cloned().collect()
+    }
+
     /// Forgets an account and its entries.
     pub(crate) fn close(&self, name: &AccountName) {
         let now = clock::instant();

@@ -47,7 +47,7 @@
 //!    [`rpc::Refusal`] says why.
 //! 7. Connections share nothing that a call touches which is answered at once:
 //!    what they share ([`shared::Shared`]) is told when something is kept or goes
-//!    wrong.
+//!    wrong, and at the end of a turn what the connection has done.
 
 pub mod abuse;
 pub mod connection;
@@ -57,6 +57,7 @@ pub mod general;
 pub mod hpack;
 pub mod limits;
 pub mod message;
+pub mod registry;
 pub mod rpc;
 pub mod serve;
 pub mod shared;

@@ -1,17 +1,20 @@
-//! What all connections of a server share: counters, and a budget of memory.
+//! What all connections of a server share: counters, a register of themselves, and a budget of
+//! memory.
 //!
-//! Neither is touched by a call that is answered at once to a client that takes
+//! None is touched by a call that is answered at once to a client that takes
 //! its answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::registry::Registry;
 use crate::stats::Stats;
 
 /// What all connections of a server share.
 #[derive(Debug)]
 pub struct Shared {
     stats: Stats,
+    registry: Registry,
     /// Bytes that connections keep from turn to turn.
     buffered: AtomicUsize,
     max_buffered_bytes: usize,
@@ -24,6 +27,7 @@ impl Shared {
     pub fn new(max_buffered_bytes: usize) -> Self {
         Self {
             stats: Stats::default(),
+            registry: Registry::default(),
             buffered: AtomicUsize::new(0),
             max_buffered_bytes,
         }
@@ -33,6 +37,12 @@ impl Shared {
     #[must_use]
     pub const fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// The connections themselves, for who looks at them.
+    #[must_use]
+    pub const fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// Bytes that connections keep, as far as they have told: each tells a

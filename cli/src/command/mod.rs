@@ -1,6 +1,7 @@
 //! The commands, one file for each kind.
 
 mod account;
+mod channelz;
 mod entry;
 mod keys;
 mod shell;
@@ -26,7 +27,10 @@ pub(crate) async fn call(
 ) -> Result<(), Failure> {
     // What can be refused without a server is refused before it is asked.
     transfer::check_terminal(&command)?;
-    let caller = Caller::connect(connection).await?;
+    let caller = match &command {
+        Command::Channelz(args) => Caller::connect_admin(&args.admin).await?,
+        _ => Caller::connect(connection).await?,
+    };
     match command {
         Command::Account(command) => account::run(command, &caller, out).await,
         Command::Token(command) => token::run(command, &caller, out).await,
@@ -38,6 +42,7 @@ pub(crate) async fn call(
         Command::Keys(args) => keys::run(&args, &caller, out).await,
         Command::Dump(args) => transfer::dump(&args, &caller, out).await,
         Command::Load(args) => transfer::load(&args, &caller, out).await,
+        Command::Channelz(args) => channelz::run(&args, &caller, out).await,
         Command::Usage => usage(&caller, out).await,
         Command::Serve(_)
         | Command::Accounts(_)

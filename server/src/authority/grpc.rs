@@ -22,6 +22,7 @@ use super::remote::{Ask, AskError, Verdict, margin};
 use super::{Grant, Holder, whole_account};
 use crate::clock;
 use crate::config::RemoteAccounts;
+use crate::telemetry::trace_context::{TRACEPARENT, TRACESTATE, TraceContext};
 use crate::tenants::AccountGrant;
 use crate::tls;
 
@@ -60,7 +61,7 @@ impl GrpcAsker {
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
         let connection = match &remote.ca {
-            Some(ca) => builder.lazy_tls(remote.uri.clone(), client_tls(ca)?),
+            Some(ca) => builder.lazy_tls(remote.uri.clone(), client_tls("accounts_ca", ca)?),
             None => builder.lazy_plaintext(remote.uri.clone()),
         };
         let connection = connection.shared(MAX_IN_FLIGHT);
@@ -97,9 +98,14 @@ fn credential(path: &Path) -> Result<http::HeaderValue, AskerError> {
     Ok(value)
 }
 
-fn client_tls(ca: &Path) -> Result<Arc<rustls::ClientConfig>, AskerError> {
+/// TLS as a client of a server with a certificate of this authority, over HTTP/2. `setting` is
+/// the one that named the file.
+pub(crate) fn client_tls(
+    setting: &'static str,
+    ca: &Path,
+) -> Result<Arc<rustls::ClientConfig>, AskerError> {
     let failed = |reason: String| AskerError {
-        setting: "accounts_ca",
+        setting,
         path: ca.into(),
         reason,
     };
@@ -123,11 +129,13 @@ impl Ask for GrpcAsker {
         &self,
         secret: String,
         limit: Duration,
+        trace: Option<&TraceContext>,
     ) -> BoxFuture<'static, Result<Verdict, AskError>> {
+        let trace = trace.cloned();
         let inner = Arc::clone(&self.0);
         async move {
             // The callee is told less than we wait; we do not rely on it.
-            match tokio::time::timeout(limit, inner.ask(secret, limit)).await {
+            match tokio::time::timeout(limit, inner.ask(secret, limit, trace)).await {
                 Ok(result) => result,
                 Err(_) => Err(AskError::TimedOut),
             }
@@ -137,12 +145,17 @@ impl Ask for GrpcAsker {
 }
 
 impl Inner {
-    async fn ask(&self, secret: String, limit: Duration) -> Result<Verdict, AskError> {
+    async fn ask(
+        &self,
+        secret: String,
+        limit: Duration,
+        trace: Option<TraceContext>,
+    ) -> Result<Verdict, AskError> {
         let asked_at = clock::instant();
         let times_up = asked_at + limit.saturating_sub(margin(limit));
         let options = || {
             let left = times_up.saturating_duration_since(clock::instant());
-            CallOptions::default().with_timeout(left)
+            traced(CallOptions::default().with_timeout(left), trace.as_ref())
         };
         if !self.knows_only_talk.load(Ordering::Relaxed) {
             let request = accounts_v1::VerifyTokenRequest {
@@ -185,6 +198,18 @@ impl Inner {
             }
             Err(error) => no_answer(&error, times_up),
         }
+    }
+}
+
+/// Tells the callee which trace the call is part of.
+fn traced(options: CallOptions, trace: Option<&TraceContext>) -> CallOptions {
+    let Some(trace) = trace else {
+        return options;
+    };
+    let options = options.with_header(TRACEPARENT, trace.to_parent());
+    match trace.state.is_empty() {
+        true => options,
+        false => options.with_header(TRACESTATE, &*trace.state),
     }
 }
 

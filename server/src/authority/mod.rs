@@ -15,6 +15,7 @@ use larder_model::{AccountId, AccountName, AccountUid, Quota};
 
 use crate::clock;
 use crate::failure::Failure;
+use crate::telemetry::trace_context::TraceContext;
 use crate::tenants::AccountGrant;
 
 /// What a credential stands for.
@@ -85,6 +86,7 @@ impl Authority {
         &self,
         secret: &str,
         deadline: Option<Instant>,
+        trace: Option<&TraceContext>,
     ) -> Result<Vouched, Failure> {
         if secret.len() > MAX_SECRET_BYTES {
             return Err(token_invalid());
@@ -110,7 +112,7 @@ impl Authority {
                     until: verified.token.expire_time.map(expires),
                 })
             }
-            Self::Remote(remote) => remote.verify(secret, deadline).await,
+            Self::Remote(remote) => remote.verify(secret, deadline, trace).await,
         }
     }
 }

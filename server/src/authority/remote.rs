@@ -22,6 +22,7 @@ use sha2::{Digest as _, Sha256};
 use super::{Grant, Vouched, accounts_unavailable, token_invalid};
 use crate::clock;
 use crate::failure::Failure;
+use crate::telemetry::trace_context::TraceContext;
 
 /// How long an answer may serve after its `max_age` while the Accounts server
 /// cannot be asked.
@@ -71,8 +72,14 @@ pub(super) fn margin(limit: Duration) -> Duration {
 /// Asks once. `limit` bounds the call, and goes with it less a [`margin`]: a
 /// callee may say that the time is up by so much before it is.
 pub(crate) trait Ask: Send + Sync + 'static {
-    fn ask(&self, secret: String, limit: Duration)
-    -> BoxFuture<'static, Result<Verdict, AskError>>;
+    ///
+    /// `trace` is that of the call for which it is asked; of several that wait, the first.
+    fn ask(
+        &self,
+        secret: String,
+        limit: Duration,
+        trace: Option<&TraceContext>,
+    ) -> BoxFuture<'static, Result<Verdict, AskError>>;
 }
 
 type TokenDigest = [u8; 32];
@@ -163,6 +170,7 @@ impl Remote {
         &self,
         secret: &str,
         deadline: Option<Instant>,
+        trace: Option<&TraceContext>,
     ) -> Result<Vouched, Failure> {
         let digest: TokenDigest = Sha256::digest(secret.as_bytes()).into();
         let now = clock::instant();
@@ -170,7 +178,7 @@ impl Remote {
         let give_up = deadline.map_or(patience, |at| at.min(patience));
         let too_late = give_up - margin(give_up.saturating_duration_since(now));
         for _ in 0..MAX_FLIGHTS_PER_CALL {
-            let flight = match self.lookup(digest, secret, give_up) {
+            let flight = match self.lookup(digest, secret, give_up, trace) {
                 Lookup::Known(answer) => return answer,
                 Lookup::Wait(flight) => flight,
                 Lookup::WaitOr(flight, stale) => {
@@ -193,7 +201,13 @@ impl Remote {
         self.stale(digest, "it did not answer in time")
     }
 
-    fn lookup(&self, digest: TokenDigest, secret: &str, give_up: Instant) -> Lookup {
+    fn lookup(
+        &self,
+        digest: TokenDigest,
+        secret: &str,
+        give_up: Instant,
+        trace: Option<&TraceContext>,
+    ) -> Lookup {
         let now = clock::instant();
         let mut known = self.known.lock();
         if let Some(answer) = known.answers.get(&digest)
@@ -220,7 +234,7 @@ impl Remote {
             Some(answer) if now < answer.stale_until => ACCOUNTS_TIMEOUT,
             _ => give_up.saturating_duration_since(now),
         };
-        let asked = self.ask.ask(secret.to_owned(), limit);
+        let asked = self.ask.ask(secret.to_owned(), limit, trace);
         let number = known.next_flight;
         known.next_flight += 1;
         let landing = Landing {

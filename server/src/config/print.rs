@@ -49,6 +49,7 @@ impl Config {
             snapshot: Some(self.snapshot_settings()),
             tls: files.map(|files| TlsSettings::of(files, &self.certificate_account_settings)),
             audit: Some((&self.audit).into()),
+            telemetry: Some((&self.telemetry).into()),
             request_ids: Some((&self.replay).into()),
             transport: Some(TransportSettings::of(&self.transport)),
         }

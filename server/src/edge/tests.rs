@@ -32,6 +32,7 @@ use crate::core::Core;
 use crate::gauge::Gauge;
 use crate::layers::origin::OriginPolicy;
 use crate::rpc;
+use crate::telemetry::Telemetry;
 use crate::tenants::Tenants;
 
 /// Holds nothing but a large value under `large`. The key `panic` panics, the
@@ -236,6 +237,7 @@ pub(crate) fn server() -> Server {
         clock: Arc::new(Clock::start()),
         stop: CancellationToken::new(),
         access_log: None,
+        telemetry: Telemetry::new([0; 32]),
     });
     let (router, health) = rpc::router(&core, Role::Cache).expect("a router");
     let peer = Peer::Tcp(([127, 0, 0, 1], 1).into());

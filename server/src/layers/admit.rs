@@ -12,7 +12,7 @@ use larder_transport::rpc::{Trust, grpc_timeout};
 
 use crate::authority::{Holder, Vouched, token_invalid};
 use crate::call::Call;
-use crate::callers::Given;
+use crate::callers::{Given, Verified};
 use crate::clock;
 use crate::connection::Identity;
 use crate::core::Epoch;
@@ -213,7 +213,10 @@ async fn ask<S: Store>(call: &Call<S>, token: &str) -> Result<Arc<Identity<S>>, 
     }
     let core = call.core();
     let epoch = core.epoch();
-    let vouched = core.authority.verify(token, call.deadline).await;
+    let vouched = core
+        .authority
+        .verify(token, call.deadline, call.trace_out())
+        .await;
     call.add_accounts_wait(clock::instant().saturating_duration_since(asked));
     identity(call, given, epoch, &vouched?)
 }
@@ -242,15 +245,14 @@ fn identity<S: Store>(
     epoch: Epoch,
     vouched: &Vouched,
 ) -> Result<Arc<Identity<S>>, Failure> {
-    let identity = Arc::new(Identity {
+    let verified = Verified {
         tenant: call.core().tenants.of(&vouched.grant)?,
         grant: Arc::clone(&vouched.grant),
         epoch,
         until: vouched.until,
         proof: given.into(),
-    });
-    call.connection.remember(given, &identity);
-    Ok(identity)
+    };
+    Ok(call.connection.remember(given, verified))
 }
 
 fn settle<S: Store>(call: &Call<S>, identity: Arc<Identity<S>>) -> Result<(), Failure> {

@@ -18,6 +18,7 @@ use crate::call::Call;
 use crate::failure::Failure;
 use crate::gauge::{Gauge, Held};
 use crate::layers::admit::overloaded;
+use crate::telemetry::sizes::MessageBytes;
 
 /// A body was refused; the call knows why.
 #[derive(Debug, thiserror::Error)]
@@ -130,6 +131,7 @@ pub(crate) fn too_large(bytes: u64) -> Failure {
 pub(crate) struct Strict<B, S: Store> {
     body: B,
     check: Check,
+    sizes: MessageBytes,
     call: Arc<Call<S>>,
     held: Held,
 }
@@ -159,12 +161,14 @@ impl<B, S: Store> Strict<B, S> {
         Self {
             body,
             check,
+            sizes: MessageBytes::of(head),
             call,
             held,
         }
     }
 
     fn look(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.call.request_bytes.add(self.sizes.count(bytes));
         // A stream's messages come and go; only what is read whole is held.
         if !self.call.was_handled() {
             let full = |_| overloaded("the server receives as many bytes as it wants to hold");

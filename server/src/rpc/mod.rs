@@ -34,6 +34,7 @@ macro_rules! body {
 
 pub(crate) mod accounts_v1;
 pub(crate) mod cache_v1;
+pub(crate) mod channelz_v1;
 mod control;
 mod fields;
 mod health;

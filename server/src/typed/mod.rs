@@ -24,18 +24,19 @@ use larder_transport::rpc::{
     Closing, Handler, Outcome, Refusal, Refused, Reply, Request, Status, Trust,
 };
 
-use crate::call::{Call, Moment};
+use crate::call::{Call, Moment, Outcome as CallOutcome};
 use crate::clock;
 use crate::config::Role;
 use crate::connection::{Connection, Identity, same_secret};
 use crate::failure::Failure;
 use crate::layers::admit::{CallHead, Fields, authorize, authorize_known, is_known};
-use crate::layers::finish::finish;
+use crate::layers::finish::{begin, finish};
 use crate::methods::{Method, Typed};
 use crate::rpc::cache_v1::CacheV1;
 use crate::rpc::reply::ReplyTo;
 use crate::rpc::status::{grpc_status, not_decoded};
 use crate::rpc::talk::TalkCache;
+use crate::telemetry::meter::SeriesId;
 use work::{Work, conclude, failure_of, refused};
 
 /// What a head leads to.
@@ -45,6 +46,8 @@ pub(crate) struct Routed {
     head: CallHead,
     /// For whoever asks whether another head leads to the same.
     likeness: Likeness,
+    /// It says something of a trace, or of tries before: each head something else.
+    has_context: bool,
 }
 
 /// What two heads must have in common to lead to the same, beside their method.
@@ -95,6 +98,11 @@ pub(crate) struct TypedLane<S: Store> {
     turn: Option<Moment>,
     /// A turn in which a call may have taken long.
     delayed: Option<Instant>,
+    /// Of the calls that end with this turn, and when it began.
+    turn_series: Vec<SeriesId>,
+    turn_began: Instant,
+    /// Every call may be part of a trace.
+    is_traced: bool,
     role: Role,
 }
 
@@ -108,6 +116,7 @@ struct Settled<S: Store> {
 impl<S: Store> TypedLane<S> {
     pub(crate) fn new(connection: Arc<Connection<S>>, decode: DecodeOptions, role: Role) -> Self {
         let core = &connection.core;
+        let is_traced = core.telemetry.tracer.is_some();
         let lane = Lane {
             v1: CacheV1::new(Arc::clone(core)),
             talk: TalkCache::new(Arc::clone(core)),
@@ -121,6 +130,9 @@ impl<S: Store> TypedLane<S> {
             at_hand: None,
             turn: None,
             delayed: None,
+            turn_series: Vec::new(),
+            turn_began: clock::instant(),
+            is_traced,
             role,
         }
     }
@@ -142,6 +154,7 @@ struct Glance<'h> {
     from_page: bool,
     dry_run: bool,
     repeat: bool,
+    has_context: bool,
 }
 
 impl<'h> Glance<'h> {
@@ -159,7 +172,11 @@ impl<'h> Glance<'h> {
                 b"host" if glance.host.is_none() => glance.host = Some(value),
                 b"origin" => glance.from_page = true,
                 b"dry-run" => glance.dry_run = true,
-                b"grpc-previous-rpc-attempts" => glance.repeat = true,
+                b"traceparent" => glance.has_context = true,
+                b"grpc-previous-rpc-attempts" => {
+                    glance.has_context = true;
+                    glance.repeat = true;
+                }
                 _ => {}
             }
         }
@@ -190,6 +207,7 @@ impl<S: Store> Handler for TypedLane<S> {
         if let Some(recent) = &self.recent
             && glance.is_plain()
             && std::ptr::eq(recent.method, method)
+            && recent.has_context == glance.has_context
             && recent.likeness.is_of(&glance)
         {
             return Some(Arc::clone(recent));
@@ -202,6 +220,7 @@ impl<S: Store> Handler for TypedLane<S> {
                 true => Likeness::Authorization(glance.authorization.map(Into::into)),
                 false => Likeness::None,
             },
+            has_context: glance.has_context,
         });
         self.recent = Some(Arc::clone(&routed));
         Some(routed)
@@ -217,6 +236,7 @@ impl<S: Store> Handler for TypedLane<S> {
             typed: known.typed,
             head: known.head.with_authorization(authorization),
             likeness: Likeness::Authorization(authorization.map(Into::into)),
+            has_context: known.has_context,
         });
         Some(routed)
     }
@@ -237,6 +257,11 @@ impl<S: Store> Handler for TypedLane<S> {
         );
         call.deadline = request.deadline;
         call.moment = Some(moment);
+        call.request_bytes.set(request.message.len() as u64);
+        if routed.has_context || self.is_traced {
+            call.read_context(&**request.head);
+        }
+        begin(&call);
         let told = routed.head.tell(&mut call);
         if says_dry_run(&call) {
             reply.metadata(DRY_RUN.as_bytes(), b"1");
@@ -259,6 +284,7 @@ impl<S: Store> Handler for TypedLane<S> {
             return dispatch::begin(&self.lane, call, routed, request.message, reply);
         };
         let status = conclude(&call, answered, reply);
+        self.note_series(&call);
         self.take_back(routed, call);
         Outcome::Done(status)
     }
@@ -277,6 +303,7 @@ impl<S: Store> Handler for TypedLane<S> {
         let connection = Arc::clone(&self.lane.connection);
         let call = Call::new(&Method::UNKNOWN, connection, clock::instant(), None);
         let status = grpc_status(&call.failed(failure)).0;
+        begin(&call);
         finish(&call);
         status
     }
@@ -306,7 +333,9 @@ impl<S: Store> Handler for TypedLane<S> {
             if says_dry_run(&waiting) {
                 closing.metadata(DRY_RUN.as_bytes(), b"1");
             }
+            waiting.read_context(&**call.head);
             let status = refused(&waiting, failure, closing);
+            begin(&waiting);
             finish(&waiting);
             status
         })
@@ -321,8 +350,14 @@ impl<S: Store> Handler for TypedLane<S> {
         let routed = call.method;
         let connection = Arc::clone(&self.lane.connection);
         let deadline = call.deadline;
+        let refused_head = call.head;
         let mut call = Call::new(routed.method, connection, call.received, None);
         call.deadline = deadline;
+        call.read_context(&**refused_head);
+        // A call that panicked has begun already.
+        if why != Refusal::Panicked {
+            begin(&call);
+        }
         let told = routed.head.tell(&mut call);
         // What is wrong with the head comes first, then the deadline, then whether
         // the caller may make the call, and then what is wrong with the message.
@@ -346,6 +381,16 @@ impl<S: Store> Handler for TypedLane<S> {
         let status = refused(&call, failure, closing);
         finish(&call);
         status
+    }
+
+    /// The calls that ended in this turn took as long as the turn: none of their answers leaves
+    /// before it ends, and one look at the clock does for all.
+    fn turned(&mut self) {
+        if !self.turn_series.is_empty() {
+            let took = clock::instant().saturating_duration_since(self.turn_began);
+            self.lane.connection.meter.settle(&self.turn_series, took);
+            self.turn_series.clear();
+        }
     }
 }
 
@@ -438,6 +483,18 @@ impl<S: Store> TypedLane<S> {
         }
         let identity = settled.identity.take()?;
         identity.is_current(core, now).then_some(identity)
+    }
+
+    fn note_series(&mut self, call: &Call<S>) {
+        if call.ends_with_turn() {
+            self.turn_began = call.started;
+            let code = call.outcome().unwrap_or(CallOutcome::OK).code;
+            let series = SeriesId::of(call.method, code);
+            // Most calls of a turn are alike.
+            if self.turn_series.last() != Some(&series) && !self.turn_series.contains(&series) {
+                self.turn_series.push(series);
+            }
+        }
     }
 
     /// Keeps what the next call can use of one that has ended.

@@ -7,7 +7,7 @@
 mod dry_run;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use base64::Engine as _;
@@ -18,7 +18,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{HeaderMap, Request};
 use larder_accounts::{Accounts, UnixMillis};
-use larder_api::errors::Reason;
+use larder_api::errors::{Code, Reason};
 use larder_api::google_rpc;
 use larder_engine::{Engine, EngineConfig, Keyspace};
 use larder_model::{AccountName, Limits};
@@ -38,6 +38,8 @@ use crate::layers::origin::OriginPolicy;
 use crate::listen::Listening;
 use crate::methods::METHODS;
 use crate::rpc;
+use crate::telemetry::Telemetry;
+use crate::telemetry::interceptor::{CallEnd, CallStart, Interceptor};
 use crate::tenants::Tenants;
 
 /// Numbers that are the same for the same seed (SplitMix64).
@@ -310,6 +312,10 @@ struct Server {
 }
 
 fn server(clock: &Arc<Clock>) -> Server {
+    watched(clock, Vec::new())
+}
+
+fn watched(clock: &Arc<Clock>, interceptors: Vec<Arc<dyn Interceptor>>) -> Server {
     let data = tempfile::tempdir().expect("a directory");
     // The same on every server, and never twice the same on one.
     let drawn = AtomicU64::new(0);
@@ -351,6 +357,10 @@ fn server(clock: &Arc<Clock>) -> Server {
         clock: Arc::clone(clock),
         stop: CancellationToken::new(),
         access_log: None,
+        telemetry: Telemetry {
+            interceptors,
+            ..Telemetry::new([0; 32])
+        },
     });
     let (router, _) = rpc::router(&core, Role::Cache).expect("a router");
     Server {
@@ -530,6 +540,82 @@ async fn both_lanes_say_the_same() {
         (CALLS / 10..CALLS * 9 / 10).contains(&refused),
         "{refused} of {CALLS} refused"
     );
+    let [one, other] = servers.map(|server| counted(&server));
+    assert_eq!(one, other);
+}
+
+/// What a server counted of its calls, each of which has ended: method, status, calls, bytes in and
+/// out; the reasons of those that failed; and what the accounts did.
+fn counted(server: &Server) -> (Vec<(&'static str, Code, [u64; 4])>, Vec<u64>, Vec<[u64; 4]>) {
+    let totals = server.listening.core.telemetry.meters.totals();
+    let (succeeded, failed) = totals.calls_ended();
+    assert_eq!(totals.calls_started(), succeeded + failed);
+    assert_eq!(totals.calls_started(), CALLS as u64);
+    let of_series = totals.series.iter().map(|it| {
+        // The general lane refuses some calls before it has read their messages.
+        let received = match it.code {
+            Code::Ok => it.received.sum,
+            _ => 0,
+        };
+        let counts = [it.duration.count(), it.sent.count(), it.sent.sum, received];
+        (it.method.path, it.code, counts)
+    });
+    let mut accounts: Vec<[u64; 4]> = totals
+        .accounts
+        .values()
+        .map(|it| [it.calls, it.failures, it.sent_bytes, it.sets])
+        .collect();
+    accounts.sort_unstable();
+    let failures = totals.failures.iter().map(|(_, calls)| *calls);
+    (of_series.collect(), failures.collect(), accounts)
+}
+
+/// Told of every call; counts.
+#[derive(Default)]
+struct Watcher {
+    started: AtomicUsize,
+    tries: AtomicUsize,
+    ended: AtomicUsize,
+}
+
+impl Interceptor for Watcher {
+    fn started(&self, _: &CallStart) {
+        self.started.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn ended(&self, call: &CallEnd<'_>) {
+        self.ended.fetch_add(1, Ordering::Relaxed);
+        let tries = usize::try_from(call.previous_attempts).expect("a small number");
+        self.tries.fetch_add(tries, Ordering::Relaxed);
+        assert_eq!(call.trace_id.is_some(), call.previous_attempts == 3);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interceptor_is_told_of_each_call_once_with_its_tries_and_trace() {
+    let watcher = Arc::new(Watcher::default());
+    let server = watched(&Arc::new(Clock::start()), vec![Arc::clone(&watcher) as _]);
+    let (client, _course) = connect(&server).await;
+    let body = [0, 0, 0, 0, 3, 10, 1, b'k'];
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let tries = |tries: &str| ("grpc-previous-rpc-attempts", tries.to_owned());
+    let traced = ("traceparent", parent.to_owned());
+    let general = ("grpc-encoding", "gzip".to_owned());
+    for (metadata, sum) in [
+        (vec![], 0),
+        (vec![tries("2")], 2),
+        (vec![], 2),
+        (vec![tries("3"), traced.clone()], 5),
+        (vec![tries("nonsense")], 5),
+        (vec![tries("3"), traced, general.clone()], 8),
+        (vec![tries("1"), general], 9),
+    ] {
+        let started = watcher.started.load(Ordering::Relaxed);
+        ask(&client, "/rpc.Cache/Get", &metadata, &body).await;
+        assert_eq!(watcher.started.load(Ordering::Relaxed), started + 1);
+        assert_eq!(watcher.ended.load(Ordering::Relaxed), started + 1);
+        assert_eq!(watcher.tries.load(Ordering::Relaxed), sum, "{metadata:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -45,6 +45,7 @@ impl<S: Store> Waiting for Work<S> {
         Poll::Ready(match next {
             Some(Ok(message)) => {
                 reply.message(|out| out.extend_from_slice(&message));
+                self.call.response_bytes.add(message.len() as u64);
                 Step::More
             }
             ended => {
@@ -93,6 +94,7 @@ pub(super) fn conclude<S: Store>(
             status
         }
     };
+    call.response_bytes.set(reply.message_bytes());
     finish(call);
     status
 }

@@ -45,6 +45,7 @@ use crate::frame::{Frame, FrameHead, Kind, PREFACE};
 use crate::hpack::{Changes, Decoder, Fields};
 use crate::limits::Limits;
 use crate::message::{Head, HeadFault};
+use crate::registry::Activity;
 use crate::shared::Shared;
 
 /// What answers the requests of a connection.
@@ -403,6 +404,20 @@ impl<A: Application> Connection<A> {
     #[must_use]
     pub const fn streams(&self) -> usize {
         self.core.streams.len()
+    }
+
+    /// What it has done so far, beside what its application knows.
+    #[must_use]
+    pub const fn activity(&self) -> Activity {
+        let (streams_started, streams_succeeded, streams_failed) = self.core.streams.history();
+        Activity {
+            streams_started,
+            streams_succeeded,
+            streams_failed,
+            messages_received: 0,
+            messages_sent: 0,
+            keepalives_sent: self.moments.keepalives,
+        }
     }
 
     /// The application.

@@ -119,6 +119,9 @@ pub(super) struct Streams {
     free: Vec<u32>,
     order: VecDeque<(u32, u32)>,
     live: usize,
+    /// Streams opened so far, and those of them that both ends ended.
+    opened: u64,
+    succeeded: u64,
     /// The last identifier that a client used; all below are used up.
     last_id: u32,
     endings: [(u32, Ending); REMEMBERED],
@@ -132,6 +135,8 @@ impl Streams {
             free: Vec::new(),
             order: VecDeque::new(),
             live: 0,
+            opened: 0,
+            succeeded: 0,
             last_id: 0,
             endings: [(0, Ending::Ended); REMEMBERED],
             next_ending: 0,
@@ -141,6 +146,12 @@ impl Streams {
     #[inline]
     pub(super) const fn len(&self) -> usize {
         self.live
+    }
+
+    /// Streams that were opened, that both ends ended, and that were reset.
+    pub(super) const fn history(&self) -> (u64, u64, u64) {
+        let closed = self.opened - self.live as u64;
+        (self.opened, self.succeeded, closed - self.succeeded)
     }
 
     pub(super) const fn last_id(&self) -> u32 {
@@ -175,6 +186,7 @@ impl Streams {
         stream.promised = promised;
         self.order.push_back((id, slot));
         self.live += 1;
+        self.opened += 1;
         StreamKey { slot, id }
     }
 
@@ -234,6 +246,7 @@ impl Streams {
         let kept = stream.has_waited.then(|| stream.forget_waiting());
         self.free.push(key.slot);
         self.live -= 1;
+        self.succeeded += u64::from(ending == Ending::Ended);
         self.remember(key.id, ending);
         self.leave_order(key.id);
         kept

@@ -29,6 +29,8 @@ pub(super) struct Moments {
     goaway: Option<Instant>,
     /// Time to end, whatever is in flight.
     end: Option<Instant>,
+    /// Signs of life asked for.
+    pub(super) keepalives: u64,
     times: Times,
 }
 
@@ -48,6 +50,7 @@ impl Moments {
             age: now.checked_add(age),
             goaway: None,
             end: None,
+            keepalives: 0,
             times: times.clone(),
         }
     }
@@ -232,6 +235,7 @@ impl<A: Application> Connection<A> {
             moments.keepalive_ack = now.checked_add(moments.times.keepalive_ack);
             // Asked once for each silence.
             moments.heard = now;
+            moments.keepalives += 1;
             write_ping(&mut self.core.out, 0, KEEPALIVE_PING);
         }
         if is_past(moments.goaway, now) {

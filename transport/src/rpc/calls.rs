@@ -42,6 +42,9 @@ pub struct Rpc<H: Handler, L: GeneralLane> {
     pub(super) held_back: VecDeque<StreamKey>,
     /// Bytes of requests that are not complete, or held back.
     pub(super) assembled: usize,
+    /// Messages of requests that were whole, and of responses that were written.
+    messages_received: u64,
+    pub(super) messages_sent: u64,
     buffers: Vec<Vec<u8>>,
 }
 
@@ -138,6 +141,8 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
             next_deadline: None,
             held_back: VecDeque::new(),
             assembled: 0,
+            messages_received: 0,
+            messages_sent: 0,
             buffers: Vec::new(),
         }
     }
@@ -349,6 +354,8 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
         };
         let handler = &mut self.handler;
         let outcome = catch_unwind(AssertUnwindSafe(|| handler.call(request, &mut reply)));
+        self.messages_received += 1;
+        self.messages_sent += reply.messages();
         match outcome {
             Ok(Outcome::Done(status)) => reply.end(&status),
             Ok(Outcome::Waits(waiting)) => {
@@ -548,6 +555,19 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
             }
             Some(State::General(_)) | None => {}
         }
+    }
+
+    /// The turn is over: all that there was to do of what came is done, as far as it can be.
+    #[inline]
+    pub fn turned(&mut self) {
+        self.handler.turned();
+    }
+
+    /// Messages of requests and of responses so far, on the typed lane.
+    #[inline]
+    #[must_use]
+    pub const fn messages(&self) -> (u64, u64) {
+        (self.messages_received, self.messages_sent)
     }
 
     /// Gives back the memory of calls that there were. There must be none now.

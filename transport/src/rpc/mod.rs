@@ -73,6 +73,10 @@ pub trait Handler {
         reply: &mut Reply<'_>,
     ) -> Outcome<Self::Waiting>;
 
+    /// A turn of the connection is over, in which calls may have been answered: what they had in
+    /// common can be done for all of them.
+    fn turned(&mut self) {}
+
     /// The status of a request whose head cannot be read: it is malformed, or too
     /// large. Whether it is a call of gRPC is not known.
     fn refuse_head(&mut self, fault: HeadFault) -> Status {

@@ -13,6 +13,15 @@ pub(super) struct Sent {
     /// Literals, encoded. Empty, and without memory, for nearly every call.
     metadata: Vec<u8>,
     trailers: Vec<u8>,
+    /// Messages, and their bytes without prefixes.
+    messages: u64,
+    message_bytes: u64,
+}
+
+impl Sent {
+    pub(super) const fn messages(&self) -> u64 {
+        self.messages
+    }
 }
 
 /// What goes with the status of a call that the transport ends.
@@ -28,6 +37,12 @@ impl Closing<'_> {
     /// Adds to the response's trailers. `name` is in lower case.
     pub fn trailer(&mut self, name: &[u8], value: &[u8]) {
         write_literal(&mut self.0.trailers, name, value);
+    }
+
+    /// Bytes of the messages that were sent before, without their prefixes.
+    #[must_use]
+    pub const fn message_bytes(&self) -> u64 {
+        self.0.message_bytes
     }
 }
 
@@ -54,6 +69,12 @@ impl<'a> Reply<'a> {
     #[inline]
     pub(super) const fn core(&self) -> &Core {
         self.core
+    }
+
+    /// Messages so far.
+    #[inline]
+    pub(super) const fn messages(&self) -> u64 {
+        self.sent.messages
     }
 
     pub(super) const fn parts(&mut self) -> (&Core, &mut Sent) {
@@ -83,9 +104,18 @@ impl<'a> Reply<'a> {
         out.extend_from_slice(&[0; PREFIX_BYTES]);
         encode(out);
         write_prefix(out, start);
+        self.sent.messages += 1;
+        self.sent.message_bytes += (out.len() - start - PREFIX_BYTES) as u64;
         if let Some(mark) = self.open.take() {
             self.core.end_data(self.key, mark);
         }
+    }
+
+    /// Bytes of the messages so far, without their prefixes.
+    #[inline]
+    #[must_use]
+    pub const fn message_bytes(&self) -> u64 {
+        self.sent.message_bytes
     }
 
     /// Sends the headers, unless they are sent already.

@@ -129,7 +129,13 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
 
     fn poll_call(&mut self, core: &mut Core, key: StreamKey) -> Polled {
         match self.call_at(key) {
-            Some(State::Waiting(call)) => poll_waiting(core, key, call),
+            Some(State::Waiting(call)) => {
+                let before = call.sent.messages();
+                let polled = poll_waiting(core, key, call);
+                let sent = call.sent.messages() - before;
+                self.messages_sent += sent;
+                polled
+            }
             Some(State::General(call)) => {
                 let polled = catch_unwind(AssertUnwindSafe(|| call.poll(core, key)));
                 match polled {

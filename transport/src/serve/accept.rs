@@ -53,7 +53,7 @@ pub(super) fn start(
     let mut tasks = JoinSet::new();
     for listener in listeners {
         let entered = runtime.enter();
-        let listener = Listening::new(listener)?;
+        let listener = Listening::new(listener, shared)?;
         drop(entered);
         tasks.spawn_on(Arc::clone(&acceptor).accept(listener), runtime.handle());
     }
@@ -74,43 +74,48 @@ pub(super) fn start(
 
 /// A listener on the runtime of the thread.
 struct Listening {
-    socket: Registered,
+    socket: Polled,
     tls: Option<Tls>,
+    /// Its number in the registry.
+    id: u64,
 }
 
-enum Registered {
+enum Polled {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
 impl Listening {
-    fn new(listener: Listener) -> io::Result<Self> {
+    fn new(listener: Listener, shared: &Shared) -> io::Result<Self> {
+        let mut local = None;
         let socket = match listener.socket {
             Bound::Tcp(listener) => {
                 listener.set_nonblocking(true)?;
-                Registered::Tcp(TcpListener::from_std(listener)?)
+                local = listener.local_addr().ok();
+                Polled::Tcp(TcpListener::from_std(listener)?)
             }
             Bound::Unix(listener) => {
                 listener.set_nonblocking(true)?;
-                Registered::Unix(UnixListener::from_std(listener)?)
+                Polled::Unix(UnixListener::from_std(listener)?)
             }
         };
         Ok(Self {
             socket,
             tls: listener.tls,
+            id: shared.registry().listen(local),
         })
     }
 
     async fn accept(&self) -> io::Result<(Taken, Peer)> {
         match &self.socket {
-            Registered::Tcp(listener) => {
+            Polled::Tcp(listener) => {
                 let (socket, address) = listener.accept().await?;
                 // Without it answers wait for acknowledgements: a fifth of the
                 // calls.
                 socket.set_nodelay(true)?;
                 Ok((Taken::Tcp(socket.into_std()?), Peer::Tcp(address)))
             }
-            Registered::Unix(listener) => {
+            Polled::Unix(listener) => {
                 let (socket, _) = listener.accept().await?;
                 Ok((Taken::Unix(socket.into_std()?), Peer::Unix))
             }
@@ -143,6 +148,7 @@ impl Acceptor {
                     socket,
                     tls: listener.tls.clone(),
                     peer,
+                    listener: listener.id,
                     place,
                     unproven: self.unproven.enter(),
                     jitter: jitter >> 32,

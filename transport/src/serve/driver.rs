@@ -20,6 +20,7 @@ use crate::connection::{Connection, Failure};
 use crate::frame::FrameHead;
 use crate::general::GeneralLane;
 use crate::limits::Limits;
+use crate::registry::{Activity, Registered};
 use crate::rpc::{Handler, Rpc};
 use crate::shared::Buffered;
 use crate::stats::Counter;
@@ -93,6 +94,7 @@ pub struct Driver<I, H: Handler, L: GeneralLane> {
     /// Nothing is to be sent any more; until when, and how much, is read.
     linger: Option<(Instant, usize)>,
     buffered: Buffered,
+    registered: Option<Registered>,
 }
 
 impl<I, H: Handler, L: GeneralLane> Driver<I, H, L> {
@@ -117,6 +119,15 @@ impl<I, H: Handler, L: GeneralLane> Driver<I, H, L> {
             unflushed: false,
             cut: None,
             linger: None,
+            registered: None,
+        }
+    }
+
+    /// The same, which tells others what it does.
+    pub(super) fn registered(self, registered: Registered) -> Self {
+        Self {
+            registered: Some(registered),
+            ..self
         }
     }
 
@@ -149,6 +160,8 @@ where
         let this = &mut *self;
         this.connection.lend_buffer(|| OUTPUT.take());
         let polled = this.turns(cx, now);
+        this.connection.app().turned();
+        this.publish(now);
         this.give_back();
         match polled {
             Poll::Ready(Ok(())) => Poll::Ready(this.connection.failure()),
@@ -371,6 +384,18 @@ where
                 self.changed = Box::pin(std::future::pending());
                 cx.waker().wake_by_ref();
             }
+        }
+    }
+
+    fn publish(&mut self, now: Instant) {
+        if let Some(registered) = &mut self.registered {
+            let (messages_received, messages_sent) = self.connection.app().messages();
+            let activity = Activity {
+                messages_received,
+                messages_sent,
+                ..self.connection.activity()
+            };
+            registered.publish(activity, now);
         }
     }
 

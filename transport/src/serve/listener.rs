@@ -47,6 +47,8 @@ pub struct TlsInfo {
     pub server_name: Option<String>,
     /// The version of TLS.
     pub version: Option<rustls::ProtocolVersion>,
+    /// What it is encrypted with.
+    pub cipher_suite: Option<rustls::CipherSuite>,
 }
 
 /// A bound socket to take connections from, and what they speak under HTTP.

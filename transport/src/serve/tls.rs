@@ -95,6 +95,7 @@ pub(super) async fn handshake<I: AsyncRead + AsyncWrite + Unpin>(
         }),
         server_name: session.server_name().map(str::to_owned),
         version: session.protocol_version(),
+        cipher_suite: session.negotiated_cipher_suite().map(|it| it.suite()),
     };
     Ok((stream, agreed, info))
 }

@@ -3,6 +3,7 @@
 
 use std::future::Future as _;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,6 +26,7 @@ use super::{Config, Serve, Signals};
 use crate::connection::Connection;
 use crate::general::GeneralLane;
 use crate::limits::Times;
+use crate::registry::Registered;
 use crate::rpc::Handler;
 use crate::shared::Shared;
 use crate::stats::Counter;
@@ -39,6 +41,8 @@ pub(super) struct Accepted {
     pub(super) socket: Taken,
     pub(super) tls: Option<Tls>,
     pub(super) peer: Peer,
+    /// The number of the listener that it came by.
+    pub(super) listener: u64,
     /// Its place among all connections.
     pub(super) place: OwnedSemaphorePermit,
     /// Its place among those that have made no request yet.
@@ -56,6 +60,8 @@ pub(super) enum Taken {
 struct Begun {
     io: Socket,
     who: ConnectionInfo,
+    /// This end, where it has an address.
+    local: Option<SocketAddr>,
     protocol: Protocol,
     /// The bytes that told.
     read: Vec<u8>,
@@ -155,6 +161,7 @@ impl<S: Serve> Thread<S> {
             socket,
             tls,
             peer,
+            listener,
             place,
             unproven: (proof, verdict),
             jitter,
@@ -170,12 +177,16 @@ impl<S: Serve> Thread<S> {
         let Some(Begun {
             io,
             who,
+            local,
             protocol,
             read,
         }) = begun
         else {
             return Ok(());
         };
+        let now = tokio::time::Instant::now().into_std();
+        let shared = Arc::clone(&self.shared);
+        let registered = Registered::new(shared, listener, local, who.clone(), protocol, now);
         match protocol {
             Protocol::Http1 => {
                 self.count(Counter::Http1);
@@ -186,6 +197,7 @@ impl<S: Serve> Thread<S> {
                     () = self.closes(&mut unproven) => {}
                     () = self.turns(Course::Ending) => self.count(Counter::Aborted),
                 }
+                drop(registered);
             }
             Protocol::Http2 => {
                 let rpc = self.serve.connection(&who);
@@ -196,9 +208,13 @@ impl<S: Serve> Thread<S> {
                 // What nearly all have is compiled for itself.
                 match io {
                     Socket::Tcp(io) => {
-                        http2(Driver::new(io, connection, read, course), proof, unproven).await;
+                        let driver = Driver::new(io, connection, read, course);
+                        http2(driver.registered(registered), proof, unproven).await;
                     }
-                    io => http2(Driver::new(io, connection, read, course), proof, unproven).await,
+                    io => {
+                        let driver = Driver::new(io, connection, read, course);
+                        http2(driver.registered(registered), proof, unproven).await;
+                    }
                 }
             }
         }
@@ -214,8 +230,12 @@ impl<S: Serve> Thread<S> {
         peer: Peer,
         times: &Times,
     ) -> io::Result<Option<Begun>> {
+        let mut local = None;
         let mut io = match socket {
-            Taken::Tcp(socket) => Socket::Tcp(TcpStream::from_std(socket)?),
+            Taken::Tcp(socket) => {
+                local = socket.local_addr().ok();
+                Socket::Tcp(TcpStream::from_std(socket)?)
+            }
             Taken::Unix(socket) => Socket::Unix(UnixStream::from_std(socket)?),
         };
         let mut who = ConnectionInfo { peer, tls: None };
@@ -239,6 +259,7 @@ impl<S: Serve> Thread<S> {
                 return Ok(Some(Begun {
                     io,
                     who,
+                    local,
                     protocol,
                     read,
                 }));
@@ -248,6 +269,7 @@ impl<S: Serve> Thread<S> {
             Ok(Ok((protocol, read))) => Ok(Some(Begun {
                 io,
                 who,
+                local,
                 protocol,
                 read,
             })),

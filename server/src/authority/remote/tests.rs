@@ -6,6 +6,7 @@ use larder_model::{AccountId, AccountName, AccountUid, Quota};
 
 use super::*;
 use crate::authority::whole_account;
+use crate::telemetry::trace_context::TraceContext;
 use crate::tenants::AccountGrant;
 
 const MAX_AGE: Duration = Duration::from_secs(10);
@@ -54,7 +55,12 @@ impl Drop for Asking {
 }
 
 impl Ask for Script {
-    fn ask(&self, _: String, limit: Duration) -> BoxFuture<'static, Result<Verdict, AskError>> {
+    fn ask(
+        &self,
+        _: String,
+        limit: Duration,
+        _: Option<&TraceContext>,
+    ) -> BoxFuture<'static, Result<Verdict, AskError>> {
         let mut lines = self.lines.lock();
         let line = if lines.len() > 1 {
             lines.remove(0)
@@ -125,7 +131,9 @@ fn reason(result: &Result<Vouched, Failure>) -> Option<Reason> {
 
 /// A caller with this much time.
 async fn ask(remote: &Remote, time: Duration) -> Result<Vouched, Failure> {
-    remote.verify("secret", Some(clock::instant() + time)).await
+    remote
+        .verify("secret", Some(clock::instant() + time), None)
+        .await
 }
 
 #[tokio::test(start_paused = true)]
@@ -278,7 +286,7 @@ async fn a_flight_nobody_waits_for_is_cancelled() {
 async fn a_call_to_accounts_takes_two_seconds_at_most() {
     let (remote, seen) = remote(&[Answering::Yes(ms(60_000))]);
     let began = clock::instant();
-    let result = remote.verify("secret", None).await;
+    let result = remote.verify("secret", None, None).await;
     assert_eq!(reason(&result), Some(Reason::AccountsUnavailable));
     let took = clock::instant() - began;
     assert!(
@@ -297,7 +305,7 @@ async fn a_call_to_accounts_takes_two_seconds_at_most() {
 async fn guessed_tokens_hold_no_memory_without_a_bound() {
     let (remote, _) = remote(&[Answering::No]);
     for guess in 0..MAX_REFUSALS + 10 {
-        let result = remote.verify(&guess.to_string(), None).await;
+        let result = remote.verify(&guess.to_string(), None, None).await;
         assert_eq!(reason(&result), Some(Reason::TokenInvalid));
     }
     let known = remote.known.lock();

@@ -250,11 +250,11 @@ impl<S: Store> Load<S> {
             condition: Condition::Always,
         };
         self.call.begin_mutation()?;
-        let store = &self.core.store;
         let written = match self.mode {
-            Mode::Apply => store.set(account, store_call, set).await,
+            Mode::Apply => self.call.set(account, store_call, set).await,
             Mode::DryRun => {
                 let rehearsal = &mut self.rehearsal;
+                let store = &self.core.store;
                 store.rehearse(account, store_call, set, rehearsal).await
             }
         };
