@@ -222,14 +222,16 @@ impl<S: Store> Call<S> {
                 None => std::future::pending().await,
             },
         };
-        if let (Ok(Written::Applied(_)), Mode::Apply) = (&written, store_call.mode) {
-            self.count_set();
+        if let Ok(written) = &written {
+            self.count_set(written, store_call.mode);
         }
         written
     }
 
-    fn count_set(&self) {
-        if let Some(identity) = self.identity() {
+    pub(crate) fn count_set(&self, written: &Written, mode: Mode) {
+        if let (Written::Applied(_), Mode::Apply, Some(identity)) =
+            (written, mode, self.identity())
+        {
             identity.meter.sets.add(1);
         }
     }

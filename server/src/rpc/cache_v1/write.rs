@@ -70,7 +70,11 @@ impl<S: Store> CacheV1<S> {
             }
             (Way::Once(request), None) => {
                 let write = (Write::Set(set), Outcome::set as fn(_) -> _);
-                self.once(call, account, store_call, request, write).await?
+                let done = self.once(call, account, store_call, request, write).await?;
+                if let (written, false) = &done {
+                    call.count_set(written, store_call.mode);
+                }
+                done
             }
             (Way::Plain | Way::Vetted(_), None) => {
                 let written = call.set(account, store_call, set).await;
