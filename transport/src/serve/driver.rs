@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::Sleep;
 
+use super::pulse;
 use crate::connection::{Connection, Failure};
 use crate::frame::FrameHead;
 use crate::general::GeneralLane;
@@ -80,6 +81,10 @@ pub struct Driver<I, H: Handler, L: GeneralLane> {
     held: Vec<u8>,
     /// There may be a whole frame among them.
     more: bool,
+    /// When the socket was last seen to have no more to read.
+    emptied: Instant,
+    /// Not in the last turn: there may be more.
+    is_behind: bool,
     timer: Pin<Box<Sleep>>,
     armed: Option<Instant>,
     course: watch::Receiver<Course>,
@@ -109,6 +114,8 @@ impl<I, H: Handler, L: GeneralLane> Driver<I, H, L> {
             connection,
             more: !read.is_empty(),
             held: read,
+            emptied: tokio::time::Instant::now().into_std(),
+            is_behind: false,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: None,
             changed: changed(course.clone()),
@@ -147,6 +154,8 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Failure>> {
         let now = tokio::time::Instant::now().into_std();
         let this = &mut *self;
+        pulse::turn(now, this.is_behind.then_some(this.emptied));
+        this.is_behind = true;
         this.connection.lend_buffer(|| OUTPUT.take());
         let polled = this.turns(cx, now);
         this.give_back();
@@ -285,6 +294,8 @@ where
             .poll_read(cx, &mut buffer)?
             .is_pending()
         {
+            self.is_behind = false;
+            self.emptied = now;
             return Ok(Poll::Pending);
         }
         let count = buffer.filled().len();
