@@ -27,6 +27,7 @@ use crate::gauge::Gauge;
 use crate::layers::origin::OriginPolicy;
 use crate::listen::{Listening, Socket, SocketFile, start};
 use crate::rate::RateLimiter;
+use crate::refusals::Refusals;
 use crate::rpc;
 use crate::tenants::Tenants;
 use crate::tls::{self, TlsError};
@@ -143,6 +144,9 @@ impl App {
                 guard_host,
             },
             limits: config.limits,
+            admission: config.admission,
+            deadlines: config.deadlines,
+            refusals: Refusals::default(),
             transport: transport.clone(),
             calls: Arc::new(Semaphore::new(MAX_CALLS_IN_FLIGHT)),
             strangers: Arc::new(Semaphore::new(MAX_STRANGERS_IN_FLIGHT)),
@@ -252,6 +256,12 @@ impl Running {
     /// Where health and metrics are told.
     pub fn admin_address(&self) -> Option<&str> {
         self.admin_address.as_deref()
+    }
+
+    /// Calls that were refused, or given up before their end, since the start: the name of
+    /// the reason, and how many.
+    pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.core.refusals.all()
     }
 
     /// Ends the server: reports itself as not serving, takes no more

@@ -16,6 +16,7 @@ use crate::connection::{Connection, Identity};
 use crate::core::Core;
 use crate::failure::{Contract, Failure, store_failure};
 use crate::gauge::{Gauge, Held};
+use crate::in_flight::{Kind, Place};
 use crate::layers::admit::overloaded;
 use crate::methods::Method;
 
@@ -72,6 +73,8 @@ pub(crate) struct Call<S: Store> {
     rare: OnceLock<Box<Rare>>,
     /// The call's place among those in flight; given back when it is dropped.
     place: OnceLock<OwnedSemaphorePermit>,
+    /// The same among those of its account.
+    account_place: OnceLock<Place>,
 }
 
 /// What few calls have.
@@ -109,6 +112,7 @@ impl<S: Store> Call<S> {
             skipped: AtomicU64::new(0),
             rare: OnceLock::new(),
             place: OnceLock::new(),
+            account_place: OnceLock::new(),
         }
     }
 
@@ -140,6 +144,24 @@ impl<S: Store> Call<S> {
     pub(crate) fn hold(&self, place: OwnedSemaphorePermit) {
         // Taken once, by `admit`.
         let _ = self.place.set(place);
+    }
+
+    /// Takes a place among its account's calls in flight. A call that is answered
+    /// where it was read needs none.
+    ///
+    /// # Errors
+    /// The account has as many as it may.
+    pub(crate) fn hold_of_account(&self, identity: &Identity<S>) -> Result<(), Failure> {
+        if self.moment.is_some() || self.account_place.get().is_some() {
+            return Ok(());
+        }
+        let in_flight = &identity.tenant.in_flight;
+        let kind = Kind::of(self.method);
+        let place = in_flight.take(kind, &self.core().admission);
+        let place = place.map_err(|full| full.failure(identity.tenant.name()))?;
+        // Looked at above, and nobody else takes it.
+        let _ = self.account_place.set(place);
+        Ok(())
     }
 
     /// What the store is told of this call. `validate_only` is the request's
@@ -326,7 +348,9 @@ impl<S: Store> Call<S> {
 
     /// Notes how the call ended; the first note counts.
     pub(crate) fn note(&self, outcome: Outcome) {
-        let _ = self.outcome.set(outcome);
+        if self.outcome.set(outcome).is_ok() {
+            self.core().refusals.count(outcome.reason);
+        }
     }
 
     /// Notes a failure, and passes it on.

@@ -11,8 +11,12 @@ use larder_model::{AccountName, Limits};
 use larder_transport::serve;
 use serde::Deserialize;
 
+mod admission;
+mod deadlines;
 mod transport;
 
+pub use admission::{Admission, AdmissionSettings};
+pub use deadlines::{DeadlineSettings, Deadlines};
 pub use transport::{AbuseSettings, BudgetSettings, TransportSettings};
 
 /// Where a server listens.
@@ -201,6 +205,10 @@ pub struct Settings {
     pub drain_grace_seconds: Option<u64>,
     /// Where health and metrics are told, `IP:PORT`; default nowhere.
     pub admin: Option<String>,
+    /// What is let in; in a file only.
+    pub admission: Option<AdmissionSettings>,
+    /// How long calls may take; in a file only.
+    pub deadlines: Option<DeadlineSettings>,
     /// Limits of the transport; in a file only.
     pub transport: Option<TransportSettings>,
 }
@@ -245,7 +253,7 @@ impl Settings {
             accounts, accounts_token_file, accounts_ca, accounts_max_age_seconds, anonymous,
             shared_keyspace, cors_origin, max_connections, max_key_bytes, max_value_bytes,
             max_batch_keys, max_list_page, log_format, log_calls_per_second,
-            drain_grace_seconds, admin, transport,
+            drain_grace_seconds, admin, admission, deadlines, transport,
         )
     }
 }
@@ -322,6 +330,10 @@ pub struct Config {
     pub drain_grace: Duration,
     /// Where health and metrics are told.
     pub admin: Option<SocketAddr>,
+    /// What is let in.
+    pub admission: Admission,
+    /// How long calls may take.
+    pub deadlines: Deadlines,
     /// The transport's part.
     pub transport: serve::Config,
 }
@@ -451,6 +463,8 @@ impl Config {
             cors_origins: settings.cors_origin.unwrap_or_default(),
             data_dir: settings.data_dir.unwrap_or_else(|| default_data_dir.into()),
             admin,
+            admission: settings.admission.unwrap_or_default().parse()?,
+            deadlines: settings.deadlines.unwrap_or_default().parse()?,
             transport: serve::Config::default(),
         };
         config.set_transport(&transport)

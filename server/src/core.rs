@@ -10,9 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::authority::{Anonymous, Authority};
 use crate::clock::Clock;
+use crate::config::{Admission, Deadlines};
 use crate::gauge::Gauge;
 use crate::layers::origin::OriginPolicy;
 use crate::rate::RateLimiter;
+use crate::refusals::Refusals;
 use crate::tenants::Tenants;
 
 /// What all calls share.
@@ -25,6 +27,10 @@ pub(crate) struct Core<S: Store> {
     pub(crate) anonymous: Option<Anonymous>,
     pub(crate) origins: OriginPolicy,
     pub(crate) limits: Limits,
+    pub(crate) admission: Admission,
+    pub(crate) deadlines: Deadlines,
+    /// Calls that were refused or given up, by their reason.
+    pub(crate) refusals: Refusals,
     /// How the transport serves; its limits are told to whoever asks.
     pub(crate) transport: serve::Config,
     /// Places for calls in flight.

@@ -12,10 +12,12 @@ mod core;
 mod edge;
 mod failure;
 mod gauge;
+mod in_flight;
 mod layers;
 mod listen;
 mod methods;
 mod rate;
+mod refusals;
 mod rpc;
 mod tenants;
 mod tls;
@@ -23,9 +25,11 @@ mod typed;
 
 pub use app::{App, Drained, Running, StartError};
 pub use config::{
-    AbuseSettings, BudgetSettings, ByteSize, Config, ConfigError, Listen, LogFormat,
-    RemoteAccounts, Role, Settings, TlsFiles, TransportSettings,
+    AbuseSettings, Admission, AdmissionSettings, BudgetSettings, ByteSize, Config, ConfigError,
+    DeadlineSettings, Deadlines, Listen, LogFormat, RemoteAccounts, Role, Settings, TlsFiles,
+    TransportSettings,
 };
 /// What became of the administrator's token at start-up.
 pub use larder_accounts::{AdminToken, AdminTokenState};
+pub use layers::shed::Shedding;
 pub use tls::TlsError;

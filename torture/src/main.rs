@@ -8,14 +8,18 @@
 //! | `wire` | one connection of an attacker: frames, without any of the rules |
 //! | `calls` | the calls that both make |
 //! | `http2` | the attacks, and what each must come to |
+//! | `overload` | more calls than can be served |
+//! | `quota` | bounds on the server's processor time |
 
 mod calls;
 mod http2;
+mod overload;
+mod quota;
 mod server;
 mod victim;
 mod wire;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -35,6 +39,59 @@ struct Arguments {
 enum Kind {
     /// What a client can do with HTTP/2 (RFC 9113, section 10.5).
     Http2(Http2),
+    /// More calls than can be served: what is served of them, and when.
+    Overload(Overload),
+}
+
+#[derive(Args)]
+struct Overload {
+    /// How long each run goes on.
+    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
+    seconds: f64,
+    /// Bytes of each value.
+    #[arg(long, default_value_t = 16_384)]
+    value_bytes: usize,
+    /// Connections of each account.
+    #[arg(long, default_value_t = 8)]
+    connections: usize,
+    /// Times the calls that can be served.
+    #[arg(long, default_value_t = 4.0)]
+    times: f64,
+    /// The server's processor time in each period, milliseconds.
+    #[arg(long, default_value_t = 5.0)]
+    quota_ms: f64,
+    /// The period, milliseconds.
+    #[arg(long, default_value_t = 10.0)]
+    period_ms: f64,
+    /// Goodput that must be reached, as a part of the best.
+    #[arg(long, default_value_t = 0.9)]
+    least_goodput: f64,
+    /// The 99th percentile of what is served, in that at 80 % of capacity.
+    #[arg(long, default_value_t = 3.0)]
+    most_latency: f64,
+    /// The `larder` to overload [default: the one that was built with this program].
+    #[arg(long, value_name = "PROGRAM")]
+    larder: Option<PathBuf>,
+}
+
+impl Overload {
+    fn run(self, own: &Path) -> anyhow::Result<bool> {
+        let larder = self.larder.unwrap_or_else(|| own.with_file_name("larder"));
+        let millis = |ms: f64| Duration::from_secs_f64(ms / 1000.0);
+        let size = overload::Size {
+            duration: Duration::from_secs_f64(self.seconds),
+            value_bytes: self.value_bytes,
+            connections: self.connections.max(1),
+            times: self.times,
+            share: quota::Share {
+                quota: millis(self.quota_ms),
+                period: millis(self.period_ms),
+            },
+            least_goodput: self.least_goodput,
+            most_latency: self.most_latency,
+        };
+        overload::run(&Program::Larder(larder), size)
+    }
 }
 
 #[derive(Args)]
@@ -69,12 +126,17 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    let Kind::Http2(arguments) = Arguments::parse().kind;
+    let own = std::env::current_exe()?;
+    let arguments = match Arguments::parse().kind {
+        Kind::Http2(arguments) => arguments,
+        Kind::Overload(arguments) => {
+            return Ok(ExitCode::from(u8::from(!arguments.run(&own)?)));
+        }
+    };
     if arguments.list {
         http2::list();
         return Ok(ExitCode::SUCCESS);
     }
-    let own = std::env::current_exe()?;
     let program = match arguments.larder {
         Some(path) => Program::Larder(path),
         None if arguments.echo_cache => {

@@ -40,7 +40,7 @@ pub(crate) struct Server {
     sampler: Option<JoinHandle<()>>,
     peak_rss_bytes: Arc<AtomicU64>,
     ended: Arc<AtomicBool>,
-    _home: TempDir,
+    home: TempDir,
 }
 
 impl Server {
@@ -49,6 +49,18 @@ impl Server {
     /// # Errors
     /// It does not start, or does not say where it listens.
     pub(crate) fn start(program: &Program, max_open_files: usize) -> anyhow::Result<Self> {
+        Self::start_with(program, max_open_files, &[])
+    }
+
+    /// The same, with more arguments.
+    ///
+    /// # Errors
+    /// As of [`Self::start`].
+    pub(crate) fn start_with(
+        program: &Program,
+        max_open_files: usize,
+        extra: &[&str],
+    ) -> anyhow::Result<Self> {
         let home = tempfile::tempdir()?;
         let data = home.path().join("data");
         let (path, arguments) = match program {
@@ -66,6 +78,7 @@ impl Server {
             .arg(max_open_files.to_string())
             .arg(path)
             .args(arguments)
+            .args(extra)
             .env_clear()
             .envs(environment())
             .env("HOME", home.path())
@@ -114,7 +127,7 @@ impl Server {
             sampler: Some(sampler),
             peak_rss_bytes,
             ended,
-            _home: home,
+            home,
         })
     }
 
@@ -122,6 +135,32 @@ impl Server {
     pub(crate) fn take_peak_rss_bytes(&self) -> u64 {
         let peak = self.peak_rss_bytes.swap(0, Ordering::Relaxed);
         peak.max(self.process.rss_bytes())
+    }
+
+    /// Makes so many accounts; returns a token of each.
+    ///
+    /// # Errors
+    /// It is not `larder`, or refuses.
+    pub(crate) fn accounts(&self, program: &Program, count: usize) -> anyhow::Result<Vec<String>> {
+        let Program::Larder(larder) = program else {
+            bail!("only larder has accounts");
+        };
+        let output = Command::new(larder)
+            .env_clear()
+            .envs(environment())
+            .args(["bench", "accounts", "--json", "--name=load"])
+            .arg(count.to_string())
+            .arg("--max-rps=1000000000")
+            .arg(format!("--server=http://{}", self.address))
+            .arg("--token-file")
+            .arg(self.home.path().join("data").join("admin-token"))
+            .output()?;
+        let why = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "larder bench accounts: {why}");
+        let made: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        let tokens = made["tokens"].as_array().context("a list of tokens")?;
+        let tokens = tokens.iter().filter_map(|token| token.as_str());
+        Ok(tokens.map(str::to_owned).collect())
     }
 
     /// True if it has not ended.
@@ -187,6 +226,11 @@ fn listening(child: &mut Child) -> anyhow::Result<SocketAddr> {
 pub(crate) struct Process(u32);
 
 impl Process {
+    /// Its number.
+    pub(crate) const fn id(self) -> u32 {
+        self.0
+    }
+
     /// Memory that it holds now, bytes.
     pub(crate) fn rss_bytes(self) -> u64 {
         self.read_rss_bytes().unwrap_or(0)

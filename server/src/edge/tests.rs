@@ -175,6 +175,9 @@ fn server() -> Server {
     let accounts = Arc::new(accounts);
     let store = Arc::new(Moody);
     let core = Arc::new(Core {
+        admission: crate::config::Admission::default(),
+        deadlines: crate::config::Deadlines::default(),
+        refusals: crate::refusals::Refusals::default(),
         tenants: Tenants::new(Arc::clone(&store)),
         store,
         authority: Authority::Local(Arc::clone(&accounts)),

@@ -313,6 +313,9 @@ fn server(clock: &Arc<Clock>) -> Server {
         keyspace: Keyspace::PerAccount,
     }));
     let core = Arc::new(Core {
+        admission: crate::config::Admission::default(),
+        deadlines: crate::config::Deadlines::default(),
+        refusals: crate::refusals::Refusals::default(),
         tenants: Tenants::new(Arc::clone(&store)),
         store,
         authority: Authority::Local(Arc::clone(&accounts)),

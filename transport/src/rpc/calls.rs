@@ -351,6 +351,7 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
         let outcome = catch_unwind(AssertUnwindSafe(|| handler.call(request, &mut reply)));
         match outcome {
             Ok(Outcome::Done(status)) => reply.end(&status),
+            Ok(Outcome::Refused(status)) => reply.refuse(status),
             Ok(Outcome::Waits(waiting)) => {
                 let call = WaitingCall::new(waiting, sent, call.deadline, self.wakes.waker(key));
                 self.expects(call.deadline);
@@ -398,6 +399,7 @@ impl<H: Handler, L: GeneralLane> Application for Rpc<H, L> {
         let now = core.now();
         match route {
             Route::Typed { method, timeout } => {
+                let timeout = self.handler.timeout(&method, timeout);
                 let most = core.limits().times.request;
                 let deadline = timeout.and_then(|timeout| now.checked_add(timeout));
                 let until = match timeout {

@@ -30,7 +30,7 @@ mod wakes;
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use calls::Rpc;
 #[cfg(feature = "fuzzing")]
@@ -38,7 +38,7 @@ pub use inspect::Inspection;
 pub use refusal::{Refusal, Refused};
 pub use reply::{Closing, Reply};
 pub use request::{Route, grpc_timeout};
-pub use status::{Code, Status};
+pub use status::{Code, Prepared, Status};
 
 use crate::message::{Head, HeadFault};
 
@@ -54,6 +54,12 @@ pub trait Handler {
     ///
     /// Asked once for a head that comes again and again.
     fn route(&mut self, head: &Head) -> Option<Self::Method>;
+
+    /// How long a call may take whose caller gives it `asked`, or no limit.
+    fn timeout(&self, method: &Self::Method, asked: Option<Duration>) -> Option<Duration> {
+        let _ = method;
+        asked
+    }
 
     /// Answers a call whose request is complete.
     ///
@@ -138,6 +144,8 @@ pub struct Request<'a, M> {
 pub enum Outcome<W> {
     /// It is answered.
     Done(Status),
+    /// It is refused, and nothing was written: "Trailers-Only".
+    Refused(&'static Prepared),
     /// It waits, or streams: it is polled, first before the turn ends.
     Waits(W),
 }
