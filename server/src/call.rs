@@ -20,6 +20,9 @@ use crate::in_flight::{Kind, Place};
 use crate::layers::admit::overloaded;
 use crate::methods::Method;
 
+/// Items of a long call between two looks at the clock.
+const ITEMS_PER_LOOK: usize = 16;
+
 /// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Outcome {
@@ -257,6 +260,18 @@ impl<S: Store> Call<S> {
             return Err(self.deadline_failure());
         }
         self.mutating.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Looks every few items of a long call whether its caller still waits.
+    ///
+    /// # Errors
+    /// The deadline has passed.
+    pub(crate) fn goes_on(&self, item: usize) -> Result<(), Failure> {
+        let is_over = |at: Instant| at <= self.now();
+        if item % ITEMS_PER_LOOK == ITEMS_PER_LOOK - 1 && self.deadline.is_some_and(is_over) {
+            return Err(self.deadline_failure());
+        }
         Ok(())
     }
 

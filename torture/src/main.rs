@@ -54,6 +54,9 @@ struct Overload {
     /// Connections of each account.
     #[arg(long, default_value_t = 8)]
     connections: usize,
+    /// Calls under way on each of them when it is found out how many can be served.
+    #[arg(long, default_value_t = 1)]
+    calls: usize,
     /// Times the calls that can be served.
     #[arg(long, default_value_t = 4.0)]
     times: f64,
@@ -82,6 +85,7 @@ impl Overload {
             duration: Duration::from_secs_f64(self.seconds),
             value_bytes: self.value_bytes,
             connections: self.connections.max(1),
+            calls: self.calls.max(1),
             times: self.times,
             share: quota::Share {
                 quota: millis(self.quota_ms),

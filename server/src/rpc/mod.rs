@@ -21,6 +21,7 @@ pub(crate) mod accounts_v1;
 pub(crate) mod cache_v1;
 mod fields;
 mod health;
+mod reflection;
 pub(crate) mod reply;
 mod resume;
 pub(crate) mod status;
@@ -70,7 +71,7 @@ pub(crate) fn router<S: Store>(
         larder_api::FILE_DESCRIPTOR_SET,
     )?
     .with_services(services.iter().copied());
-    let router = connectrpc_reflection::install(router, reflector);
+    let router = reflection::install(router, core, reflector);
     let checker = Arc::new(StaticChecker::with_services(services));
     Ok((health::install(router, core, &checker), checker))
 }

@@ -26,6 +26,8 @@ pub(crate) struct Size {
     pub(crate) value_bytes: usize,
     /// Connections of each account.
     pub(crate) connections: usize,
+    /// Calls under way on each when capacity is measured.
+    pub(crate) calls: usize,
     /// Times the calls that can be served.
     pub(crate) times: f64,
     pub(crate) share: Share,
@@ -41,8 +43,6 @@ const ACCOUNTS: usize = 5;
 const MODEST: f64 = 0.05;
 /// Of its calls, at least so many must be served.
 const LEAST_OF_MODEST: f64 = 0.95;
-/// Calls under way on each connection when capacity is measured.
-const EACH: usize = 4;
 /// Below this no latency is told from noise.
 const GRAIN: Duration = Duration::from_millis(2);
 
@@ -69,8 +69,8 @@ pub(crate) fn run(program: &Program, size: Size) -> anyhow::Result<bool> {
         .map(|token| Tenant::start(server.address, token, size.connections, size.value_bytes));
     let mut tenants: Vec<Tenant> = tenants.collect::<Result<_, _>>()?;
 
-    load::closed(&mut tenants, EACH, size.duration / 2)?;
-    let closed = load::closed(&mut tenants, EACH, size.duration)?;
+    load::closed(&mut tenants, size.calls, size.duration / 2)?;
+    let closed = load::closed(&mut tenants, size.calls, size.duration)?;
     let capacity = closed.goodput();
     report("as many as are served", &closed);
     let mut at = |times: f64| -> anyhow::Result<Run> {

@@ -82,6 +82,7 @@ impl<S: Store> CacheV1<S> {
         batch_fits(self.limits(), "requests", request.requests.len())?;
         let mut results = Vec::with_capacity(request.requests.len());
         for (index, one) in request.requests.iter().enumerate() {
+            call.goes_on(index)?;
             let done = match alone_in_batch(one) {
                 Ok(()) => self.set_one(call, one, request.validate_only).await,
                 Err(failure) => Err(failure),
@@ -154,6 +155,7 @@ impl<S: Store> CacheV1<S> {
         let namespace = namespace(request.namespace)?;
         let mut results = Vec::with_capacity(request.keys.len());
         for (index, key) in request.keys.iter().enumerate() {
+            call.goes_on(index)?;
             let done = match key_in_batch(self.limits(), namespace, index, key) {
                 Ok(at) => self.delete_one(call, at, request.validate_only).await,
                 Err(failure) => Err(failure),
