@@ -161,10 +161,37 @@ fn the_transport_is_told_what_the_file_says() {
 }
 
 #[test]
-fn every_setting_of_the_transport_is_documented() {
+fn admission_and_deadlines_are_what_the_file_says() {
+    let config = parse(
+        "[admission]\nlate_ms = 0\nmax_streams_per_account = 2\n[deadlines]\nmax_seconds = 7",
+    )
+    .expect("a configuration");
+    assert_eq!(config.admission.shedding, None);
+    assert_eq!(config.admission.max_streams_per_account, 2);
+    // The default is never above the maximum, unless it is asked for.
+    assert_eq!(config.deadlines.default, Duration::from_secs(7));
+    assert_eq!(config.deadlines.max, Duration::from_secs(7));
+    let shedding = parse("").expect("a configuration").admission.shedding;
+    assert_eq!(shedding, Some(crate::Shedding::default()));
+    let check = |toml: &str, setting: &str| {
+        let error = parse(toml).expect_err(toml).to_string();
+        assert!(error.starts_with(&format!("{setting}: ")), "{error}");
+    };
+    check("[admission]\ntarget_ms = 0", "admission.target_ms");
+    check("[admission]\ninterval_ms = 1", "admission.interval_ms");
+    check("[deadlines]\nmax_seconds = 0", "deadlines.max_seconds");
+    check(
+        "[deadlines]\nmax_seconds = 5\ndefault_seconds = 6",
+        "deadlines.default_seconds",
+    );
+}
+
+#[test]
+fn every_setting_of_a_table_is_documented() {
     let documented = include_str!("../../../docs/configuration.md");
-    let names = TransportSettings::NAMES.iter().chain(AbuseSettings::NAMES);
-    for name in names {
+    let transport = TransportSettings::NAMES.iter().chain(AbuseSettings::NAMES);
+    let admission = AdmissionSettings::NAMES.iter();
+    for name in transport.chain(admission).chain(DeadlineSettings::NAMES) {
         assert!(documented.contains(&format!("\n| `{name}` |")), "{name}");
     }
 }

@@ -124,6 +124,12 @@ struct Over {
     refused_at: Instant,
     /// As of the last look.
     now: Instant,
+    /// The round, and the time that was spent in it. A pause in which the thread was not
+    /// given the processor counts for little: it has not served anybody.
+    round: Instant,
+    spent: Duration,
+    /// A call that may take long was served since the last look.
+    is_heavy: bool,
     until_look: u32,
 }
 
@@ -152,7 +158,7 @@ impl Shedder {
     fn look_closely(&mut self, waited: Duration, now: Instant) -> bool {
         let interval = self.settings.interval;
         if let Some(over) = &mut self.over {
-            over.now = now;
+            over.pass(now, self.settings.target);
             over.until_look = CALLS_PER_LOOK;
             // Nobody had to be refused for a while.
             if now.saturating_duration_since(over.refused_at) > 2 * interval {
@@ -183,7 +189,7 @@ impl Shedder {
         };
         over.until_look = match over.until_look {
             0 => {
-                over.now = clock();
+                over.pass(clock(), self.settings.target);
                 CALLS_PER_LOOK
             }
             left if weight == Weight::Light => left - 1,
@@ -210,8 +216,22 @@ impl Over {
             refused: [0; RANKS],
             refused_at: now,
             now,
+            round: now,
+            spent: Duration::ZERO,
+            is_heavy: false,
             until_look: CALLS_PER_LOOK,
         }
+    }
+
+    /// The clock says `now`.
+    fn pass(&mut self, now: Instant, target: Duration) {
+        let passed = now.saturating_duration_since(self.now);
+        let most = match std::mem::take(&mut self.is_heavy) {
+            true => 4 * target,
+            false => target / 4,
+        };
+        self.spent += passed.min(most);
+        self.now = now;
     }
 
     fn admits(&mut self, settings: &Shedding, pulse: &Pulse, slot: u8, weight: Weight) -> bool {
@@ -232,11 +252,14 @@ impl Over {
             _ => self.stale_after,
         };
         let is_stale = pulse.waited(now) > most;
-        let in_round = now.saturating_duration_since(pulse.began);
-        let admits = !is_stale && in_round < self.time_of(rank, target);
+        if self.round != pulse.began {
+            (self.round, self.spent) = (pulse.began, Duration::ZERO);
+        }
+        let admits = !is_stale && self.spent < self.time_of(rank, settings);
         if admits {
             let asked = &mut self.slots[usize::from(slot)];
             asked.served = asked.served.saturating_add(1);
+            self.is_heavy |= weight == Weight::Heavy;
         } else {
             self.refused_at = now;
             match is_stale {
@@ -248,9 +271,10 @@ impl Over {
     }
 
     /// How much of a round calls of a rank have.
-    fn time_of(&self, rank: usize, target: Duration) -> Duration {
+    fn time_of(&self, rank: usize, settings: &Shedding) -> Duration {
+        let target = settings.target;
         if rank == 0 {
-            return 2 * target;
+            return settings.interval.max(2 * target);
         }
         let below = u32::try_from(rank)
             .unwrap_or(u32::MAX)

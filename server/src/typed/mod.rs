@@ -21,7 +21,7 @@ use larder_api::{cache_v1, talk};
 use larder_model::{Mode, Store};
 use larder_transport::message::{Head, HeadFault};
 use larder_transport::rpc::{
-    Closing, Handler, Outcome, Refusal, Refused, Reply, Request, Status, Trust,
+    Closing, Handler, Outcome, Prepared, Refusal, Refused, Reply, Request, Status, Trust,
 };
 
 use crate::call::{Call, Moment};
@@ -284,6 +284,20 @@ impl<S: Store> Handler for TypedLane<S> {
         status
     }
 
+    fn tap(&mut self, call: &Refused<'_, Arc<Routed>>) -> Option<&'static Prepared> {
+        let now = clock::instant();
+        let core = &self.lane.connection.core;
+        // One that must be told more is refused when it is complete.
+        if !tap::is_late(core, now)
+            || !call.method.head.is_plain()
+            || self.has_time(call.method, now)
+        {
+            return None;
+        }
+        self.shed += 1;
+        Some(no_time_prepared())
+    }
+
     /// Keeps nothing for callers whose credential is bad, and gives the others the
     /// time that a request may take, also on a connection that has made none yet.
     fn wait_for(
@@ -296,12 +310,8 @@ impl<S: Store> Handler for TypedLane<S> {
         let mut waiting = Call::new(call.method.method, connection, call.received, None);
         waiting.deadline = call.deadline;
         let told = head.tell(&mut waiting);
-        let now = waiting.now();
         let in_time = told.and_then(|()| match waiting.time_left() {
             Some(Duration::ZERO) => Err(waiting.deadline_failure()),
-            _ if tap::is_late(waiting.core(), now) && !self.has_time(call.method, now) => {
-                Err(no_time())
-            }
             _ => Ok(()),
         });
         let known = in_time.and_then(|()| match is_known(&waiting, head).now_or_never() {

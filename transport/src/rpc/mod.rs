@@ -81,6 +81,13 @@ pub trait Handler {
         }
     }
 
+    /// Refuses a request that does not come at once, before [`Self::wait_for`] and
+    /// before any of it is kept: there is no time for it.
+    fn tap(&mut self, call: &Refused<'_, Self::Method>) -> Option<&'static Prepared> {
+        let _ = call;
+        None
+    }
+
     /// Whether to wait for a request that does not come at once. It is asked before
     /// more of it is kept, and not of requests that are there.
     ///
