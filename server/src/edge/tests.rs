@@ -26,13 +26,16 @@ use tokio_util::sync::CancellationToken;
 use super::{Edge, Protocols};
 use crate::authority::{Anonymous, Authority};
 use crate::clock::Clock;
-use crate::config::Role;
+use crate::config::{Admission, Deadlines, Role};
 use crate::connection::Connection;
 use crate::core::Core;
 use crate::gauge::Gauge;
 use crate::layers::origin::OriginPolicy;
+use crate::refusals::Refusals;
 use crate::rpc;
 use crate::tenants::Tenants;
+
+mod deadlines;
 
 /// Holds nothing but a large value under `large`. The key `panic` panics, the
 /// key `wait` waits for ever.
@@ -169,15 +172,19 @@ static LARGE: &[u8] = &[7; 100_000];
 const RARE_BYTES: usize = 150_000;
 
 fn server() -> Server {
+    server_with(Admission::default())
+}
+
+fn server_with(admission: Admission) -> Server {
     let data = tempfile::tempdir().expect("a directory");
     let entropy = Box::new(count_up());
     let accounts = Accounts::open(data.path(), UnixMillis::new(0), entropy).expect("accounts");
     let accounts = Arc::new(accounts);
     let store = Arc::new(Moody);
     let core = Arc::new(Core {
-        admission: crate::config::Admission::default(),
-        deadlines: crate::config::Deadlines::default(),
-        refusals: crate::refusals::Refusals::default(),
+        admission,
+        deadlines: Deadlines::default(),
+        refusals: Refusals::default(),
         tenants: Tenants::new(Arc::clone(&store)),
         store,
         authority: Authority::Local(Arc::clone(&accounts)),

@@ -27,13 +27,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::authority::{Anonymous, Authority};
 use crate::clock::Clock;
-use crate::config::Role;
+use crate::config::{Admission, Deadlines, Role};
 use crate::core::Core;
 use crate::edge::{Protocols, decode_options};
 use crate::gauge::Gauge;
 use crate::layers::origin::OriginPolicy;
 use crate::listen::Listening;
 use crate::methods::METHODS;
+use crate::refusals::Refusals;
 use crate::rpc;
 use crate::tenants::Tenants;
 
@@ -313,9 +314,9 @@ fn server(clock: &Arc<Clock>) -> Server {
         keyspace: Keyspace::PerAccount,
     }));
     let core = Arc::new(Core {
-        admission: crate::config::Admission::default(),
-        deadlines: crate::config::Deadlines::default(),
-        refusals: crate::refusals::Refusals::default(),
+        admission: Admission::default(),
+        deadlines: Deadlines::default(),
+        refusals: Refusals::default(),
         tenants: Tenants::new(Arc::clone(&store)),
         store,
         authority: Authority::Local(Arc::clone(&accounts)),
