@@ -55,13 +55,13 @@ struct Overload {
     #[arg(long, default_value_t = 8)]
     connections: usize,
     /// Calls under way on each of them when it is found out how many can be served.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 8)]
     calls: usize,
     /// Times the calls that can be served.
     #[arg(long, default_value_t = 4.0)]
     times: f64,
     /// The server's processor time in each period, milliseconds.
-    #[arg(long, default_value_t = 5.0)]
+    #[arg(long, default_value_t = 2.5)]
     quota_ms: f64,
     /// The period, milliseconds.
     #[arg(long, default_value_t = 10.0)]
@@ -69,6 +69,9 @@ struct Overload {
     /// Goodput that must be reached, as a part of the best.
     #[arg(long, default_value_t = 0.9)]
     least_goodput: f64,
+    /// Of the calls of an account that asks for little, so many must be served.
+    #[arg(long, default_value_t = 0.95)]
+    least_modest: f64,
     /// The 99th percentile of what is served, in that at 80 % of capacity.
     #[arg(long, default_value_t = 3.0)]
     most_latency: f64,
@@ -92,6 +95,7 @@ impl Overload {
                 period: millis(self.period_ms),
             },
             least_goodput: self.least_goodput,
+            least_modest: self.least_modest,
             most_latency: self.most_latency,
         };
         overload::run(&Program::Larder(larder), size)

@@ -230,7 +230,12 @@ where
             // output is full: it may have to write before it can read.
             let received = match self.connection.has_room() {
                 true => self.receive(cx, now)?,
-                false => Poll::Pending,
+                false => {
+                    // What waits behind them does so for the client's sake.
+                    self.is_behind = false;
+                    self.emptied = now;
+                    Poll::Pending
+                }
             };
             let goes_on = flushed.is_ready()
                 && !self.connection.is_clogged()
