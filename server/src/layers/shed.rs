@@ -74,7 +74,8 @@ const RANKS: usize = 6;
 /// The level moves in parts of a rank.
 const PARTS: u32 = 64;
 /// All ranks are served.
-const TOP: u32 = RANKS as u32 * PARTS;
+const TOP: u32 = 6 * PARTS;
+const _: () = assert!(TOP as usize == RANKS * PARTS as usize);
 /// The first rank is served in any case.
 const BOTTOM: u32 = PARTS;
 /// How much the level gives way at the least when a call was refused that should go

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use larder_transport::frame::{
@@ -12,6 +12,7 @@ use larder_transport::frame::{
     write_settings, write_settings_ack, write_window_update,
 };
 use larder_transport::hpack::{Decoder, Fields};
+use tokio::time::Instant;
 
 use crate::calls;
 use crate::wire;
@@ -171,7 +172,7 @@ impl Line {
     }
 
     fn read(&mut self, now: Instant, ended: &mut impl FnMut(End, Duration)) -> anyhow::Result<()> {
-        let mut buffer = [0; 64 * 1024];
+        let mut buffer = [0; 16 * 1024];
         loop {
             match self.io.read(&mut buffer) {
                 Ok(0) => bail!("the server closed the connection"),

@@ -2,7 +2,9 @@
 //! should have begun; or so many at a time, to find out how many it can serve.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::line::{End, Line, PATIENCE, Request};
 use crate::calls;
@@ -79,7 +81,7 @@ impl Tenant {
         }
         while tenant.unended() > 0 {
             tenant.turn(Instant::now())?;
-            std::thread::sleep(NAP);
+            std::thread::park_timeout(NAP);
         }
         let Counts { served, .. } = std::mem::take(&mut tenant.counts);
         anyhow::ensure!(served.len() as u64 == KEYS, "not all keys were stored");
@@ -208,7 +210,7 @@ fn run(
         if now >= end && unended == 0 || now >= give_up {
             break;
         }
-        std::thread::sleep(NAP);
+        std::thread::park_timeout(NAP);
     }
     let counts = tenants
         .iter_mut()

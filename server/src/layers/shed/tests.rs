@@ -1,6 +1,8 @@
 //! A thread whose time is made up: it goes round its connections as the transport does,
 //! and each call costs what the test says.
 
+#![allow(clippy::cast_precision_loss, reason = "small numbers")]
+
 use super::*;
 use crate::clock;
 
@@ -43,6 +45,10 @@ const fn ms(number: u64) -> Duration {
     Duration::from_millis(number)
 }
 
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).expect("short")
+}
+
 /// Runs a thread; what comes of the calls after `from` is returned. In each period
 /// it gets the processor for no longer than its share, if there is one.
 fn run(callers: &[Caller], from: Duration, to: Duration, quota: Option<(u64, u64)>) -> Vec<Came> {
@@ -60,7 +66,7 @@ fn run(callers: &[Caller], from: Duration, to: Duration, quota: Option<(u64, u64
         };
         for (index, caller) in callers.iter().enumerate() {
             // All that has come until the round began is read in it.
-            let due = |n: u64| us((n as f64 * 1000.0 / caller.per_ms) as u64);
+            let due = |n: u64| ms(1).mul_f64(n as f64 / caller.per_ms);
             let is_late = shedder.look(Some(pulse), start + now);
             while due(asked[index]) <= began {
                 let at = due(asked[index]);
@@ -69,9 +75,9 @@ fn run(callers: &[Caller], from: Duration, to: Duration, quota: Option<(u64, u64
                 let admits = !is_late || shedder.admits(Some(pulse), slot, weight, || start + now);
                 now += us(if admits { caller.cost_us } else { REFUSAL_US });
                 if let Some((on, off)) = quota
-                    && now.as_millis() as u64 % (on + off) >= on
+                    && millis(now) % (on + off) >= on
                 {
-                    now = ms((now.as_millis() as u64 / (on + off) + 1) * (on + off));
+                    now = ms((millis(now) / (on + off) + 1) * (on + off));
                 }
                 if at < from {
                     continue;
