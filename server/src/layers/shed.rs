@@ -129,6 +129,8 @@ struct Over {
     /// given the processor counts for little: it has not served anybody.
     round: Instant,
     spent: Duration,
+    /// In this window, nothing waited for the thread at some time.
+    was_free: bool,
     /// A call that may take long was served since the last look.
     is_heavy: bool,
     until_look: u32,
@@ -161,6 +163,7 @@ impl Shedder {
         if let Some(over) = &mut self.over {
             over.pass(now, self.settings.target);
             over.until_look = CALLS_PER_LOOK;
+            over.was_free |= waited < self.settings.target / 4;
             // Nobody had to be refused for a while.
             if now.saturating_duration_since(over.refused_at) > 2 * interval {
                 self.over = None;
@@ -219,6 +222,7 @@ impl Over {
             now,
             round: now,
             spent: Duration::ZERO,
+            was_free: false,
             is_heavy: false,
             until_look: CALLS_PER_LOOK,
         }
@@ -286,6 +290,7 @@ impl Over {
 
     /// Follows what was asked for and refused in a window, and begins the next.
     fn next_window(&mut self, target: Duration) {
+        let was_free = std::mem::take(&mut self.was_free);
         let mut refused = self.refused.iter().zip(1..);
         let first = refused.find_map(|(calls, above)| (*calls > 0).then_some(above * PARTS));
         self.level = match first {
@@ -297,8 +302,9 @@ impl Over {
             _ => (self.level + UP).min(TOP),
         };
         // A thread that is not given the processor for a while can do nothing about what
-        // came meanwhile. If that is most of what comes, it is better late than refused.
-        self.stale_after = if self.stale > self.offered / 2 {
+        // came meanwhile. If that is most of what comes, or if there is time for it, it is
+        // better late than refused.
+        self.stale_after = if self.stale > self.offered / 2 || (was_free && self.stale > 0) {
             (2 * self.stale_after).min(LONGEST_WAIT)
         } else if self.stale < self.offered / 4 {
             (self.stale_after * 3 / 4).max(2 * target)

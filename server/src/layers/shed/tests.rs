@@ -142,6 +142,20 @@ fn at_four_times_what_can_be_served_goodput_and_latency_hold() {
 }
 
 #[test]
+fn what_there_is_time_for_is_not_refused_although_the_processor_comes_and_goes() {
+    for (on, off) in [(50, 50), (5, 15), (2, 8)] {
+        let share = on as f64 / (on + off) as f64;
+        let callers = [light(1, 5.0 * share), light(2, 5.0 * share)];
+        let came = run(&callers, ms(2000), ms(8000), Some((on, off)));
+        let (served, refused) = came.iter().fold((0, 0), |(served, refused), came| {
+            (served + came.served, refused + came.refused)
+        });
+        // Now and then all of them come at once.
+        assert!(refused * 10 < served, "{on} of {off}: {came:?}");
+    }
+}
+
+#[test]
 fn a_greedy_account_takes_nothing_from_a_modest_one() {
     let callers = [light(1, 60.0), light(2, 1.0), light(3, 2.0)];
     let came = run(&callers, ms(1000), ms(4000), None);
