@@ -142,17 +142,37 @@ fn at_four_times_what_can_be_served_goodput_and_latency_hold() {
 }
 
 #[test]
-fn what_there_is_time_for_is_not_refused_although_the_processor_comes_and_goes() {
-    for (on, off) in [(50, 50), (5, 15), (2, 8)] {
-        let share = on as f64 / (on + off) as f64;
-        let callers = [light(1, 5.0 * share), light(2, 5.0 * share)];
-        let came = run(&callers, ms(2000), ms(8000), Some((on, off)));
-        let (served, refused) = came.iter().fold((0, 0), |(served, refused), came| {
-            (served + came.served, refused + came.refused)
-        });
-        // Now and then all of them come at once.
-        assert!(refused * 10 < served, "{on} of {off}: {came:?}");
-    }
+fn where_there_is_time_what_waited_for_the_processor_is_served() {
+    let check = |sleeps: bool, served: bool| {
+        let mut shedder = Shedder::new(Shedding::default());
+        let start = clock_start();
+        let mut call = |at: u64, before: u64| {
+            let pulse = Pulse {
+                began: start + ms(at),
+                before: ms(before),
+            };
+            let is_late = shedder.look(Some(pulse), start + ms(at));
+            let clock = || start + ms(at);
+            !is_late || shedder.admits(Some(pulse), 1, Weight::Light, clock)
+        };
+        // Late for long enough.
+        call(0, 50);
+        call(101, 50);
+        // Half of what comes has waited too long: for twelve milliseconds, or more than
+        // anybody waits.
+        let mut last = false;
+        for round in 11..100 {
+            call(round * 10 - 1, 150);
+            last = call(round * 10, 12);
+            let rest = if sleeps { 0 } else { 5 };
+            call(round * 10 + 1, rest);
+            call(round * 10 + 2, rest);
+        }
+        assert_eq!(last, served, "sleeps: {sleeps}");
+    };
+    check(true, true);
+    // One that never comes to its end has others to serve, who have not waited.
+    check(false, false);
 }
 
 #[test]
