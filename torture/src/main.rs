@@ -49,13 +49,16 @@ struct Overload {
     #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     seconds: f64,
     /// Bytes of each value.
-    #[arg(long, default_value_t = 16_384)]
+    #[arg(long, default_value_t = 65_536)]
     value_bytes: usize,
+    /// Stores in a hundred calls; the others are gets.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=100))]
+    writes: u64,
     /// Connections of each account.
     #[arg(long, default_value_t = 8)]
     connections: usize,
     /// Calls under way on each of them when it is found out how many can be served.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 2)]
     calls: usize,
     /// Times the calls that can be served.
     #[arg(long, default_value_t = 4.0)]
@@ -87,6 +90,7 @@ impl Overload {
         let size = overload::Size {
             duration: Duration::from_secs_f64(self.seconds),
             value_bytes: self.value_bytes,
+            writes: self.writes,
             connections: self.connections.max(1),
             calls: self.calls.max(1),
             times: self.times,

@@ -71,8 +71,8 @@ enum Chore {
         /// Attack an optimised build.
         #[arg(long)]
         release: bool,
-        /// A kind of attack, `http2`, and: --list, --attack NAME, --seconds N,
-        /// --connections N, --larder PROGRAM, --echo-cache.
+        /// A kind of attack, `http2` or `overload`, and: --list, --attack NAME,
+        /// --seconds N, --connections N, --larder PROGRAM, --echo-cache; --help says more.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

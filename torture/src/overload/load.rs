@@ -9,10 +9,10 @@ use tokio::time::Instant;
 use super::line::{End, Line, PATIENCE, Request};
 use crate::calls;
 
-/// Calls that one write is among.
-const WRITE_EVERY: u64 = 10;
 /// Between two looks at the sockets when there is nothing to do.
 const NAP: Duration = Duration::from_micros(100);
+/// From one key to the next, without a common divisor with [`KEYS`].
+const KEY_STRIDE: u64 = 27;
 /// Keys of an account.
 const KEYS: u64 = 64;
 
@@ -21,6 +21,8 @@ pub(super) struct Tenant {
     lines: Vec<Line>,
     next: usize,
     made: u64,
+    /// Of a hundred calls.
+    writes: u64,
     counts: Counts,
 }
 
@@ -62,6 +64,7 @@ impl Tenant {
         token: &str,
         lines: usize,
         value_bytes: usize,
+        writes: u64,
     ) -> anyhow::Result<Self> {
         let value = vec![b'v'; value_bytes];
         let key = |number: u64| format!("key-{number}");
@@ -73,6 +76,7 @@ impl Tenant {
             lines: lines.collect::<Result<_, _>>()?,
             next: 0,
             made: 0,
+            writes,
             counts: Counts::default(),
         };
         let now = Instant::now();
@@ -91,11 +95,10 @@ impl Tenant {
     /// The next call should have begun at `at`.
     fn call(&mut self, at: Instant) {
         self.made += 1;
-        let key = self.made / WRITE_EVERY % KEYS;
-        let request = match self.made % WRITE_EVERY {
-            0 => KEYS + key,
-            other => (key + other) % KEYS,
-        };
+        // Writes are spread evenly over the others.
+        let is_write = self.made * self.writes % 100 < self.writes;
+        let key = self.made.wrapping_mul(KEY_STRIDE) % KEYS;
+        let request = if is_write { KEYS + key } else { key };
         self.next = (self.next + 1) % self.lines.len();
         self.lines[self.next].call(usize::try_from(request).unwrap_or(0), at);
     }

@@ -24,6 +24,8 @@ pub(crate) struct Size {
     /// Of each run.
     pub(crate) duration: Duration,
     pub(crate) value_bytes: usize,
+    /// Stores in a hundred calls; the others are gets.
+    pub(crate) writes: u64,
     /// Connections of each account.
     pub(crate) connections: usize,
     /// Calls under way on each when capacity is measured.
@@ -48,6 +50,8 @@ const MODEST: f64 = 0.05;
 const STEP: f64 = 1.5;
 const MOST_STEPS: usize = 8;
 const LEAST_GAIN: f64 = 1.1;
+/// The machine may have other things to do.
+const REFUSED_AFTER: u64 = 20;
 /// Below this no latency is told from noise.
 const GRAIN: Duration = Duration::from_millis(2);
 
@@ -66,12 +70,18 @@ pub(crate) fn run(program: &Program, size: Size) -> anyhow::Result<bool> {
     quota.hold(server.process.id())?;
     quota.hold_self()?;
     say(&format!(
-        "the server: {quota}; {ACCOUNTS} accounts with {} connections each, 90 % get, 10 % store of {} bytes",
-        size.connections, size.value_bytes
+        "the server: {quota}; {ACCOUNTS} accounts with {} connections each, {} % stores, the others gets, of {} bytes",
+        size.connections, size.writes, size.value_bytes
     ));
-    let tenants = tokens
-        .iter()
-        .map(|token| Tenant::start(server.address, token, size.connections, size.value_bytes));
+    let tenants = tokens.iter().map(|token| {
+        Tenant::start(
+            server.address,
+            token,
+            size.connections,
+            size.value_bytes,
+            size.writes,
+        )
+    });
     let mut tenants: Vec<Tenant> = tenants.collect::<Result<_, _>>()?;
 
     let (capacity, best) = capacity(&mut tenants, &size)?;
@@ -161,8 +171,10 @@ fn judge(size: &Size, best: f64, runs: [&Run; 4]) -> bool {
             ),
         ),
         (
-            after.sum(|counts| counts.refused) == 0,
-            "nothing is refused once it is over".to_owned(),
+            after.sum(|counts| counts.refused) * REFUSED_AFTER <= after.sum(load::Counts::offered),
+            format!(
+                "hardly anything is refused once it is over (at most one call of {REFUSED_AFTER})"
+            ),
         ),
         (
             failed == 0,
