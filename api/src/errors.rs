@@ -205,7 +205,9 @@ reasons! {
     RateLimited "RATE_LIMITED" ResourceExhausted AfterDelay ["RetryInfo"]
         "The account asks more often than its limit allows; `grpc-retry-pushback-ms` says when to come back.";
     Overloaded "OVERLOADED" Unavailable AfterDelay ["RetryInfo"]
-        "The server has as many calls in flight as it accepts.";
+        "The server has more calls than it can serve in time, or as many in flight as it accepts.";
+    ConcurrencyLimited "CONCURRENCY_LIMITED" ResourceExhausted AfterDelay ["RetryInfo"]
+        "The account has as many calls or streams in flight as one account may; `grpc-retry-pushback-ms` says when to come back.";
     AccountsUnavailable "ACCOUNTS_UNAVAILABLE" Unavailable Yes ["RetryInfo"]
         "The Accounts server cannot be asked, and no earlier answer is still good. Nothing was done.";
     StoreUnavailable "STORE_UNAVAILABLE" Unavailable IfSafe ["RetryInfo"]

@@ -41,6 +41,20 @@ pub const MAX_CALLS_IN_FLIGHT: usize = 10_000;
 /// not take the places of those that are. Also bounds those who watch health.
 pub const MAX_STRANGERS_IN_FLIGHT: usize = 1_000;
 
+/// Most calls of one account at a time, among those of all: calls that wait, and
+/// streams.
+pub const MAX_CALLS_PER_ACCOUNT: u32 = 5_000;
+
+/// Most streams of one account at a time among its calls: dumps and loads.
+pub const MAX_STREAMS_PER_ACCOUNT: u32 = 1_000;
+
+/// How long a unary call may take whose caller gives no time.
+pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long any call may take, whatever time its caller gives. A connection that
+/// lives on is sent away sooner, by its age.
+pub const MAX_DEADLINE: Duration = Duration::from_secs(3600);
+
 /// Longest time for a whole unary request to arrive, whatever deadline its
 /// caller gives; a stream has begun when its first message is read.
 pub const RECEIVE_TIMEOUT: Duration = Duration::from_secs(30);

@@ -32,6 +32,7 @@ use crate::layers::origin::OriginPolicy;
 use crate::listen::{Listening, Socket, SocketFile, start};
 use crate::live::Live;
 use crate::rate::RateLimiter;
+use crate::refusals::Refusals;
 use crate::rpc;
 use crate::snapshot::{Saver, Snapshots, Stats};
 use crate::telemetry::Telemetry;
@@ -203,6 +204,9 @@ impl App {
                 guard_host,
             },
             limits: Live::new(config.limits),
+            admission: config.admission,
+            deadlines: config.deadlines,
+            refusals: Refusals::default(),
             transport: Live::new(config.transport),
             calls: Arc::new(Semaphore::new(MAX_CALLS_IN_FLIGHT)),
             strangers: Arc::new(Semaphore::new(MAX_STRANGERS_IN_FLIGHT)),
@@ -365,6 +369,12 @@ impl Running {
     /// Where health and metrics are told.
     pub fn admin_address(&self) -> Option<&str> {
         self.admin_address.as_deref()
+    }
+
+    /// Calls that were refused, or given up before their end, since the start: the name of
+    /// the reason, and how many.
+    pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.core.refusals.all()
     }
 
     /// Reads certificates, client authorities and revocation lists again, and puts

@@ -17,12 +17,16 @@ use crate::connection::{Connection, Identity};
 use crate::core::Core;
 use crate::failure::{Contract, Failure, store_failure};
 use crate::gauge::{Gauge, Held};
+use crate::in_flight::{Kind, Place};
 use crate::layers::admit::{Fields, overloaded};
 use crate::layers::attempt::Attempt;
 use crate::methods::Method;
 use crate::telemetry::context::CallContext;
 use crate::telemetry::histogram::Tally;
 use crate::telemetry::trace_context::TraceContext;
+
+/// Items of a long call between two looks at the clock.
+const ITEMS_PER_LOOK: usize = 16;
 
 /// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +90,8 @@ pub(crate) struct Call<S: Store> {
     rare: OnceLock<Box<Rare>>,
     /// The call's place among those in flight; given back when it is dropped.
     place: OnceLock<OwnedSemaphorePermit>,
+    /// The same among those of its account.
+    account_place: OnceLock<Place>,
 }
 
 /// What few calls have.
@@ -134,6 +140,7 @@ impl<S: Store> Call<S> {
             skipped: AtomicU64::new(0),
             rare: OnceLock::new(),
             place: OnceLock::new(),
+            account_place: OnceLock::new(),
         }
     }
 
@@ -190,6 +197,24 @@ impl<S: Store> Call<S> {
         let _ = self.place.set(place);
     }
 
+    /// Takes a place among its account's calls in flight. A call that is answered
+    /// where it was read needs none.
+    ///
+    /// # Errors
+    /// The account has as many as it may.
+    pub(crate) fn hold_of_account(&self, identity: &Identity<S>) -> Result<(), Failure> {
+        if self.moment.is_some() || self.account_place.get().is_some() {
+            return Ok(());
+        }
+        let in_flight = &identity.tenant.in_flight;
+        let kind = Kind::of(self.method);
+        let place = in_flight.take(kind, &self.core().admission);
+        let place = place.map_err(|full| full.failure(identity.tenant.name()))?;
+        // Looked at above, and nobody else takes it.
+        let _ = self.account_place.set(place);
+        Ok(())
+    }
+
     /// What the store is told of this call. `validate_only` is the request's
     /// field, where it has one.
     pub(crate) fn store_call(&self, validate_only: bool) -> larder_model::Call {
@@ -229,8 +254,7 @@ impl<S: Store> Call<S> {
     }
 
     pub(crate) fn count_set(&self, written: &Written, mode: Mode) {
-        if let (Written::Applied(_), Mode::Apply, Some(identity)) =
-            (written, mode, self.identity())
+        if let (Written::Applied(_), Mode::Apply, Some(identity)) = (written, mode, self.identity())
         {
             identity.meter.sets.add(1);
         }
@@ -295,6 +319,18 @@ impl<S: Store> Call<S> {
             return Err(self.deadline_failure());
         }
         self.mutating.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Looks every few items of a long call whether its caller still waits.
+    ///
+    /// # Errors
+    /// The deadline has passed.
+    pub(crate) fn goes_on(&self, item: usize) -> Result<(), Failure> {
+        let is_over = |at: Instant| at <= self.now();
+        if item % ITEMS_PER_LOOK == ITEMS_PER_LOOK - 1 && self.deadline.is_some_and(is_over) {
+            return Err(self.deadline_failure());
+        }
         Ok(())
     }
 
@@ -427,7 +463,9 @@ impl<S: Store> Call<S> {
 
     /// Notes how the call ended; the first note counts.
     pub(crate) fn note(&self, outcome: Outcome) {
-        let _ = self.outcome.set(outcome);
+        if self.outcome.set(outcome).is_ok() {
+            self.core().refusals.count(outcome.reason);
+        }
     }
 
     /// Notes a failure, and passes it on.

@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::tls::caller::CertificateAccount;
 
+mod admission;
 mod audit;
 mod check;
+mod deadlines;
 mod layers;
 mod names;
 mod print;
@@ -25,7 +27,9 @@ mod telemetry;
 mod tls;
 mod transport;
 
+pub use admission::{Admission, AdmissionSettings};
 pub use audit::{AuditConfig, AuditSettings};
+pub use deadlines::{DeadlineSettings, Deadlines};
 pub use layers::{Layers, Source};
 pub use reload::{Changes, NeedsRestart};
 pub use request_ids::RequestIdSettings;
@@ -247,6 +251,10 @@ pub struct Settings {
     pub tls: Option<TlsSettings>,
     /// The log of who did what.
     pub audit: Option<AuditSettings>,
+    /// What is let in.
+    pub admission: Option<AdmissionSettings>,
+    /// How long calls may take.
+    pub deadlines: Option<DeadlineSettings>,
     /// Limits of the transport; in a file only.
     pub transport: Option<TransportSettings>,
     /// What is remembered of requests.
@@ -365,6 +373,10 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// Snapshots; `None`: none.
     pub snapshot: Option<SnapshotConfig>,
+    /// What is let in.
+    pub admission: Admission,
+    /// How long calls may take.
+    pub deadlines: Deadlines,
     /// The transport's part.
     pub transport: serve::Config,
     /// What is remembered of requests.
@@ -522,6 +534,8 @@ impl Config {
             data_dir: settings.data_dir.unwrap_or_else(|| default_data_dir.into()),
             admin,
             snapshot: snapshot.filter(|_| role == Role::Cache),
+            admission: settings.admission.unwrap_or_default().parse()?,
+            deadlines: settings.deadlines.unwrap_or_default().parse()?,
             transport: serve::Config::default(),
             replay: settings.request_ids.unwrap_or_default().limits()?,
             telemetry: settings.telemetry.unwrap_or_default().check()?,

@@ -12,10 +12,12 @@ use crate::audit::Audit;
 use crate::authority::{Anonymous, Authority};
 use crate::callers::Callers;
 use crate::clock::Clock;
+use crate::config::{Admission, Deadlines};
 use crate::gauge::Gauge;
 use crate::layers::origin::OriginPolicy;
 use crate::live::Live;
 use crate::rate::RateLimiter;
+use crate::refusals::Refusals;
 use crate::telemetry::Telemetry;
 use crate::tenants::Tenants;
 use crate::tls::caller::CertificateAccounts;
@@ -35,6 +37,10 @@ pub(crate) struct Core<S: Store> {
     pub(crate) audit: Audit,
     pub(crate) origins: OriginPolicy,
     pub(crate) limits: Live<Limits>,
+    pub(crate) admission: Admission,
+    pub(crate) deadlines: Deadlines,
+    /// Calls that were refused or given up, by their reason.
+    pub(crate) refusals: Refusals,
     /// How the transport serves; its limits are told to whoever asks.
     pub(crate) transport: Live<serve::Config>,
     /// Places for calls in flight.

@@ -26,6 +26,7 @@ use crate::failure::Failure;
 use crate::layers::admit::{CallHead, admit, remove_timeouts, timeout};
 use crate::layers::finish::{CallBody, InFlight};
 use crate::layers::strict::Strict;
+use crate::layers::tap::{self, no_time};
 use crate::layers::within::{not_received, within};
 use crate::methods::{Access, Method};
 use crate::rpc::status::{connect_error, from_protocol_layer};
@@ -92,7 +93,8 @@ impl<S: Store> Edge<S> {
         call.is_grpc = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         call.read_context(request.headers());
         let told = timeout(request.headers()).and_then(|timeout| {
-            call.deadline = timeout.and_then(|left| call.started.checked_add(left));
+            let left = self.core().deadlines.of(method, timeout);
+            call.deadline = call.started.checked_add(left);
             head.tell(&mut call)
         });
         if method.audited
@@ -136,6 +138,13 @@ impl<S: Store> Edge<S> {
             ));
         }
         told?;
+        let now = call.now();
+        if tap::is_late(self.core(), now) {
+            let slot = tap::slot_of(&self.connection, head.token(), now);
+            if !tap::has_time(self.core(), call.method, slot) {
+                return Err(no_time());
+            }
+        }
         // Accounts elsewhere may be slow to answer: the deadline holds here too.
         within(call, &self.core().stop, admit(call, head)).await?
     }

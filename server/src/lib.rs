@@ -15,11 +15,13 @@ mod edge;
 mod failure;
 mod gauge;
 mod http1;
+mod in_flight;
 mod layers;
 mod listen;
 mod live;
 mod methods;
 mod rate;
+mod refusals;
 mod rpc;
 mod snapshot;
 mod telemetry;
@@ -29,17 +31,18 @@ mod typed;
 
 pub use app::{App, Drained, Ended, ReloadError, Running, StartError};
 pub use config::{
-    AbuseSettings, AuditConfig, AuditSettings, BudgetSettings, ByteSize,
-    CertificateAccountSettings, CertificateUse, Changes, ClientCertificates, Config, ConfigError,
-    Layers, Listen, LogFormat, NeedsRestart, RemoteAccounts, RequestIdSettings, Role, Settings,
-    SnapshotConfig, SnapshotSettings, Source, TelemetryConfig, TelemetrySettings, TlsFiles,
-    TlsSettings, TraceConfig, TransportSettings,
+    AbuseSettings, Admission, AdmissionSettings, AuditConfig, AuditSettings, BudgetSettings,
+    ByteSize, CertificateAccountSettings, CertificateUse, Changes, ClientCertificates, Config,
+    ConfigError, DeadlineSettings, Deadlines, Layers, Listen, LogFormat, NeedsRestart,
+    RemoteAccounts, RequestIdSettings, Role, Settings, SnapshotConfig, SnapshotSettings, Source,
+    TelemetryConfig, TelemetrySettings, TlsFiles, TlsSettings, TraceConfig, TransportSettings,
 };
 /// What became of the administrator's token at start-up.
 pub use larder_accounts::{AdminToken, AdminTokenState};
 /// Where a call came from, and how it ended, as an [`Interceptor`] is told.
 pub use larder_api::errors::{Code, Reason};
 pub use larder_transport::serve::Peer;
+pub use layers::shed::Shedding;
 pub use telemetry::interceptor::{CallEnd, CallStart, Interceptor};
 pub use tls::TlsError;
 pub use tls::caller::CertificateAccount;

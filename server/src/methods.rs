@@ -122,6 +122,11 @@ impl Method {
         self.path.ends_with("/Dump") || self.path.ends_with("/Load")
     }
 
+    /// True for every method with a stream, either way.
+    pub(crate) fn lasts(&self) -> bool {
+        self.is_stream() || self.takes_messages() || self.path.ends_with("/Watch")
+    }
+
     /// True for methods that take more than one message.
     pub(crate) fn takes_messages(&self) -> bool {
         self.path.ends_with("/Load") || self.path.ends_with("/ServerReflectionInfo")

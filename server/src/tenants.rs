@@ -2,6 +2,7 @@
 //! and its rate limit.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,6 +14,8 @@ use parking_lot::RwLock;
 use crate::authority::{Grant, token_invalid};
 use crate::clock;
 use crate::failure::Failure;
+use crate::in_flight::InFlight;
+use crate::layers::shed;
 use crate::rate::RateLimiter;
 
 /// What is known of an account from whoever vouches for it.
@@ -42,6 +45,10 @@ pub(crate) struct Tenant<S: Store> {
     pub(crate) handle: S::Account,
     /// Outlives a change of the quota: a new grant is no new second.
     limiter: Arc<RateLimiter>,
+    /// As the limiter does.
+    pub(crate) in_flight: Arc<InFlight>,
+    /// Among the slots that tell accounts apart when the server sheds load.
+    pub(crate) slot: u8,
 }
 
 impl<S: Store> Tenant<S> {
@@ -74,6 +81,13 @@ struct Accounts<S: Store> {
     by_name: HashMap<AccountName, Arc<Tenant<S>>>,
     /// Accounts deleted lately: a grant from before is worth nothing.
     closed: HashMap<AccountName, Instant>,
+    /// Nobody outside can choose names that share a slot.
+    slots: RandomState,
+}
+
+fn slot(slots: &RandomState, name: &AccountName) -> u8 {
+    const { assert!(shed::SLOTS == 1 << u8::BITS) };
+    slots.hash_one(name).to_le_bytes()[0]
 }
 
 /// How long a deletion is remembered: longer than any call waits between its
@@ -85,6 +99,7 @@ impl<S: Store> Tenants<S> {
         let accounts = RwLock::new(Accounts {
             by_name: HashMap::new(),
             closed: HashMap::new(),
+            slots: RandomState::new(),
         });
         Self {
             store,
@@ -125,12 +140,15 @@ impl<S: Store> Tenants<S> {
             .get(name)
             .filter(|old| old.grant.id == account.id);
         let limiter = old.map_or_else(Arc::default, |old| Arc::clone(&old.limiter));
+        let in_flight = old.map_or_else(Arc::default, |old| Arc::clone(&old.in_flight));
         limiter.set_rate(account.max_requests_per_second);
         let tenant = Arc::new(Tenant {
             grant: account.clone(),
             verified_at: grant.verified_at,
             handle: self.store.open(&account.id, account.quota),
             limiter,
+            in_flight,
+            slot: slot(&accounts.slots, name),
         });
         let replaced = accounts.by_name.insert(name.clone(), Arc::clone(&tenant));
         if replaced.is_some() {

@@ -15,12 +15,16 @@
 //! | `rotate` | certificates that are exchanged under load |
 //! | `client` | calls of a client that keeps to the rules |
 //! | `random` | numbers that a seed repeats |
+//! | `overload` | more calls than can be served |
+//! | `quota` | bounds on the server's processor time |
 
 mod calls;
 mod client;
 mod http2;
 mod isolation;
+mod overload;
 mod proxy;
+mod quota;
 mod random;
 mod restart;
 mod rotate;
@@ -28,7 +32,7 @@ mod server;
 mod victim;
 mod wire;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -58,6 +62,8 @@ enum Kind {
     Isolation(Isolation),
     /// Whether calls fail while the server's certificate is exchanged.
     Rotate(Rotate),
+    /// More calls than can be served: what is served of them, and when.
+    Overload(Overload),
 }
 
 #[derive(Args)]
@@ -74,6 +80,69 @@ struct Restart {
     /// The `larder` to run [default: the one that was built with this program].
     #[arg(long, value_name = "PROGRAM")]
     larder: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Overload {
+    /// How long each run goes on.
+    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
+    seconds: f64,
+    /// Bytes of each value.
+    #[arg(long, default_value_t = 65_536)]
+    value_bytes: usize,
+    /// Stores in a hundred calls; the others are gets.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=100))]
+    writes: u64,
+    /// Connections of each account.
+    #[arg(long, default_value_t = 8)]
+    connections: usize,
+    /// Calls under way on each of them when it is found out how many can be served.
+    #[arg(long, default_value_t = 2)]
+    calls: usize,
+    /// Times the calls that can be served.
+    #[arg(long, default_value_t = 4.0)]
+    times: f64,
+    /// The server's processor time in each period, milliseconds.
+    #[arg(long, default_value_t = 2.5)]
+    quota_ms: f64,
+    /// The period, milliseconds.
+    #[arg(long, default_value_t = 10.0)]
+    period_ms: f64,
+    /// Goodput that must be reached, as a part of the best.
+    #[arg(long, default_value_t = 0.9)]
+    least_goodput: f64,
+    /// Of the calls of an account that asks for little, so many must be served.
+    #[arg(long, default_value_t = 0.95)]
+    least_modest: f64,
+    /// The 99th percentile of what is served, in that at 80 % of capacity.
+    #[arg(long, default_value_t = 3.0)]
+    most_latency: f64,
+    /// The `larder` to overload [default: the one that was built with this program].
+    #[arg(long, value_name = "PROGRAM")]
+    larder: Option<PathBuf>,
+}
+
+impl Overload {
+    fn run(self, own: &Path) -> anyhow::Result<bool> {
+        let larder = self.larder.unwrap_or_else(|| own.with_file_name("larder"));
+        let millis = |ms: f64| Duration::from_secs_f64(ms / 1000.0);
+        let size = overload::Size {
+            duration: Duration::from_secs_f64(self.seconds),
+            value_bytes: self.value_bytes,
+            writes: self.writes,
+            connections: self.connections.max(1),
+            calls: self.calls.max(1),
+            times: self.times,
+            share: quota::Share {
+                quota: millis(self.quota_ms),
+                period: millis(self.period_ms),
+            },
+            least_goodput: self.least_goodput,
+            least_modest: self.least_modest,
+            most_latency: self.most_latency,
+        };
+        overload::run(&Program::Larder(larder), size)
+    }
 }
 
 #[derive(Args)]
@@ -143,7 +212,8 @@ fn main() -> anyhow::Result<ExitCode> {
         })
     };
     let good = match Arguments::parse().kind {
-        Kind::Http2(arguments) => return torture_http2(arguments),
+        Kind::Http2(arguments) => return torture_http2(arguments, &own),
+        Kind::Overload(arguments) => arguments.run(&own)?,
         Kind::Proxy(arguments) => return proxy::run(&arguments),
         Kind::Drain(arguments) => restart(arguments, restart::End::Drain)?,
         Kind::Crash(arguments) => restart(arguments, restart::End::Crash)?,
@@ -156,12 +226,11 @@ fn main() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(!good)))
 }
 
-fn torture_http2(arguments: Http2) -> anyhow::Result<ExitCode> {
+fn torture_http2(arguments: Http2, own: &Path) -> anyhow::Result<ExitCode> {
     if arguments.list {
         http2::list();
         return Ok(ExitCode::SUCCESS);
     }
-    let own = std::env::current_exe()?;
     let program = match arguments.larder {
         Some(path) => Program::Larder(path),
         None if arguments.echo_cache => {

@@ -233,6 +233,7 @@ pub(crate) fn run(larder: &Path, rotations: u64) -> anyhow::Result<bool> {
         "--config".to_owned(),
         path("config"),
     ];
+    let arguments = arguments.each_ref().map(String::as_str);
     let mut server = Server::start_with(&Program::Larder(larder.into()), 4096, &arguments)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -59,7 +59,7 @@ impl Server {
     pub(crate) fn start_with(
         program: &Program,
         max_open_files: usize,
-        more: &[String],
+        more: &[&str],
     ) -> anyhow::Result<Self> {
         let home = tempfile::tempdir()?;
         let data = home.path().join("data");
@@ -143,6 +143,32 @@ impl Server {
         peak.max(self.process.rss_bytes())
     }
 
+    /// Makes so many accounts; returns a token of each.
+    ///
+    /// # Errors
+    /// It is not `larder`, or refuses.
+    pub(crate) fn accounts(&self, program: &Program, count: usize) -> anyhow::Result<Vec<String>> {
+        let Program::Larder(larder) = program else {
+            bail!("only larder has accounts");
+        };
+        let output = Command::new(larder)
+            .env_clear()
+            .envs(environment())
+            .args(["bench", "accounts", "--json", "--name=load"])
+            .arg(count.to_string())
+            .arg("--max-rps=1000000000")
+            .arg(format!("--server=http://{}", self.address))
+            .arg("--token-file")
+            .arg(self.home.path().join("data").join("admin-token"))
+            .output()?;
+        let why = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "larder bench accounts: {why}");
+        let made: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        let tokens = made["tokens"].as_array().context("a list of tokens")?;
+        let tokens = tokens.iter().filter_map(|token| token.as_str());
+        Ok(tokens.map(str::to_owned).collect())
+    }
+
     /// True if it has not ended.
     pub(crate) fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
@@ -217,6 +243,11 @@ fn listening(child: &mut Child) -> anyhow::Result<SocketAddr> {
 pub(crate) struct Process(u32);
 
 impl Process {
+    /// Its number.
+    pub(crate) const fn id(self) -> u32 {
+        self.0
+    }
+
     /// Memory that it holds now, bytes.
     pub(crate) fn rss_bytes(self) -> u64 {
         self.read_rss_bytes().unwrap_or(0)

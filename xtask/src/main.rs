@@ -72,9 +72,9 @@ enum Chore {
         #[arg(long)]
         release: bool,
         /// A kind: `http2` with --list, --attack NAME, --seconds N, --connections N,
-        /// --echo-cache; `drain` or `crash` with --rounds N, --seed N, --connections N;
-        /// `isolation` with --attempts N, --seed N; `rotate` with --rotations N; each with
-        /// --larder PROGRAM.
+        /// --echo-cache; `overload` with --seconds N and more; `drain` or `crash` with
+        /// --rounds N, --seed N, --connections N; `isolation` with --attempts N, --seed N;
+        /// `rotate` with --rotations N; each with --larder PROGRAM. --help says more.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

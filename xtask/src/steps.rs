@@ -246,6 +246,14 @@ pub(crate) const ALL: &[Step] = &[
         run: torture_rotate,
     },
     Step {
+        name: "torture-overload",
+        about: "a server that is asked for too much serves, and the modest first",
+        needs: &["build"],
+        tools: &["sh"],
+        lane: Lane::Free,
+        run: torture_overload,
+    },
+    Step {
         name: "e2e-go",
         about: "the talk's programs and more, from Go",
         needs: &["build", "setup-go"],
@@ -386,6 +394,19 @@ fn torture_isolation(shell: &Shell) -> anyhow::Result<Done> {
 fn torture_rotate(shell: &Shell) -> anyhow::Result<Done> {
     let mut command = shell.command(built(shell, "larder-torture")?, ".");
     shell.run(command.args(["rotate", "--rotations", "20"]))?;
+    Ok(Done::Passed)
+}
+
+/// Bounds that other steps beside it do not break; `cargo xtask torture overload` has
+/// those that are meant.
+fn torture_overload(shell: &Shell) -> anyhow::Result<Done> {
+    let mut command = shell.command(built(shell, "larder-torture")?, ".");
+    let bounds = [
+        "--least-goodput=0.2",
+        "--least-modest=0.7",
+        "--most-latency=100",
+    ];
+    shell.run(command.args(["overload", "--seconds=1.5"]).args(bounds))?;
     Ok(Done::Passed)
 }
 

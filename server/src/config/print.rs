@@ -49,6 +49,8 @@ impl Config {
             snapshot: Some(self.snapshot_settings()),
             tls: files.map(|files| TlsSettings::of(files, &self.certificate_account_settings)),
             audit: Some((&self.audit).into()),
+            admission: Some((&self.admission).into()),
+            deadlines: Some((&self.deadlines).into()),
             telemetry: Some((&self.telemetry).into()),
             request_ids: Some((&self.replay).into()),
             transport: Some(TransportSettings::of(&self.transport)),

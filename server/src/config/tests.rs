@@ -376,3 +376,29 @@ fn what_is_remembered_of_requests_has_limits_of_its_own() {
         assert!(error.contains(&format!("request_ids.{name}")), "{error}");
     }
 }
+
+#[test]
+fn admission_and_deadlines_are_what_the_file_says() {
+    let config = parse(
+        "[admission]\nlate_ms = 0\nmax_streams_per_account = 2\n[deadlines]\nmax_seconds = 7",
+    )
+    .expect("a configuration");
+    assert_eq!(config.admission.shedding, None);
+    assert_eq!(config.admission.max_streams_per_account, 2);
+    // The default is never above the maximum, unless it is asked for.
+    assert_eq!(config.deadlines.default, Duration::from_secs(7));
+    assert_eq!(config.deadlines.max, Duration::from_secs(7));
+    let shedding = parse("").expect("a configuration").admission.shedding;
+    assert_eq!(shedding, Some(crate::Shedding::default()));
+    let check = |toml: &str, setting: &str| {
+        let error = parse(toml).expect_err(toml).to_string();
+        assert!(error.starts_with(&format!("{setting}: ")), "{error}");
+    };
+    check("[admission]\ntarget_ms = 0", "admission.target_ms");
+    check("[admission]\ninterval_ms = 1", "admission.interval_ms");
+    check("[deadlines]\nmax_seconds = 0", "deadlines.max_seconds");
+    check(
+        "[deadlines]\nmax_seconds = 5\ndefault_seconds = 6",
+        "deadlines.default_seconds",
+    );
+}

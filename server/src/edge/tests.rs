@@ -26,14 +26,17 @@ use tokio_util::sync::CancellationToken;
 use super::{Edge, Protocols};
 use crate::authority::{Anonymous, Authority};
 use crate::clock::Clock;
-use crate::config::Role;
+use crate::config::{Admission, Deadlines, Role};
 use crate::connection::Connection;
 use crate::core::Core;
 use crate::gauge::Gauge;
 use crate::layers::origin::OriginPolicy;
+use crate::refusals::Refusals;
 use crate::rpc;
 use crate::telemetry::Telemetry;
 use crate::tenants::Tenants;
+
+mod deadlines;
 
 /// Holds nothing but a large value under `large`. The key `panic` panics, the
 /// key `wait` waits for ever.
@@ -207,6 +210,10 @@ static LARGE: &[u8] = &[7; 100_000];
 const RARE_BYTES: usize = 150_000;
 
 pub(crate) fn server() -> Server {
+    server_with(Admission::default())
+}
+
+fn server_with(admission: Admission) -> Server {
     let data = tempfile::tempdir().expect("a directory");
     let entropy = Box::new(count_up());
     let accounts = Accounts::open(data.path(), UnixMillis::new(0), entropy).expect("accounts");
@@ -216,6 +223,9 @@ pub(crate) fn server() -> Server {
         callers: crate::callers::Callers::new(),
         certificate_accounts: None,
         audit: crate::audit::Audit::open(&crate::config::AuditConfig::default()).expect("no file"),
+        admission,
+        deadlines: Deadlines::default(),
+        refusals: Refusals::default(),
         tenants: Tenants::new(Arc::clone(&store)),
         store,
         authority: Authority::Local(Arc::clone(&accounts)),

@@ -58,6 +58,16 @@ impl CallHead {
         }
     }
 
+    /// The token, if it is one.
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.credential.as_ref().ok()?.as_deref()
+    }
+
+    /// True if the head asks for nothing that a refusal must repeat.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.dry_run == Ok(Mode::Apply)
+    }
+
     /// Tells the call.
     ///
     /// # Errors
@@ -82,7 +92,11 @@ impl CallHead {
 /// its credential is bad before it is told what it may not do with it.
 pub(crate) async fn admit<S: Store>(call: &Call<S>, head: &CallHead) -> Result<(), Failure> {
     take_place(call, head)?;
-    authorize(call, head).await
+    authorize(call, head).await?;
+    match call.identity() {
+        Some(identity) => call.hold_of_account(identity),
+        None => Ok(()),
+    }
 }
 
 /// Takes a place among the calls in flight. A call that is answered where it
@@ -180,7 +194,8 @@ async fn identify_by<S: Store>(call: &Call<S>, account_token: &str) -> Result<()
     } else {
         ask(call, account_token).await?
     };
-    settle(call, identity)?;
+    settle(call, Arc::clone(&identity))?;
+    call.hold_of_account(&identity)?;
     match call.method.access {
         Access::TalkAccount(action) => check_action(call, action),
         _ => Ok(()),

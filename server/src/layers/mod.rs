@@ -9,5 +9,7 @@ pub(crate) mod admit;
 pub(crate) mod attempt;
 pub(crate) mod finish;
 pub(crate) mod origin;
+pub(crate) mod shed;
 pub(crate) mod strict;
+pub(crate) mod tap;
 pub(crate) mod within;

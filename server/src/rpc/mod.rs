@@ -38,6 +38,7 @@ pub(crate) mod channelz_v1;
 mod control;
 mod fields;
 mod health;
+mod reflection;
 pub(crate) mod reply;
 mod request_id;
 mod resume;
@@ -89,7 +90,7 @@ pub(crate) fn router<S: Store>(
         larder_api::FILE_DESCRIPTOR_SET,
     )?
     .with_services(services.iter().copied());
-    let router = connectrpc_reflection::install(router, reflector);
+    let router = reflection::install(router, core, reflector);
     let checker = Arc::new(StaticChecker::with_services(services));
     Ok((health::install(router, core, &checker), checker))
 }

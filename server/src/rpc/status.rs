@@ -116,7 +116,10 @@ fn message(failure: &Failure) -> String {
 }
 
 fn pushes_back(reason: Reason) -> bool {
-    matches!(reason, Reason::RateLimited | Reason::Overloaded)
+    matches!(
+        reason,
+        Reason::RateLimited | Reason::ConcurrencyLimited | Reason::Overloaded
+    )
 }
 
 fn millis(delay: Duration) -> u64 {

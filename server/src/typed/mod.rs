@@ -21,7 +21,7 @@ use larder_api::{cache_v1, talk};
 use larder_model::{Mode, Store};
 use larder_transport::message::{Head, HeadFault};
 use larder_transport::rpc::{
-    Closing, Handler, Outcome, Refusal, Refused, Reply, Request, Status, Trust,
+    Closing, Handler, Outcome, Prepared, Refusal, Refused, Reply, Request, Status, Trust,
 };
 
 use crate::call::{Call, Moment, Outcome as CallOutcome};
@@ -31,7 +31,9 @@ use crate::connection::{Connection, Identity, same_secret};
 use crate::failure::Failure;
 use crate::layers::admit::{CallHead, Fields, authorize, authorize_known, is_known};
 use crate::layers::finish::{begin, finish};
+use crate::layers::tap::{self, no_time, no_time_prepared};
 use crate::methods::{Method, Typed};
+use crate::refusals::Cause;
 use crate::rpc::cache_v1::CacheV1;
 use crate::rpc::reply::ReplyTo;
 use crate::rpc::status::{grpc_status, not_decoded};
@@ -44,6 +46,8 @@ pub(crate) struct Routed {
     method: &'static Method,
     typed: Typed,
     head: CallHead,
+    /// How long its calls may take whose callers do not say.
+    unasked: Duration,
     /// For whoever asks whether another head leads to the same.
     likeness: Likeness,
     /// It says something of a trace, or of tries before: each head something else.
@@ -103,6 +107,10 @@ pub(crate) struct TypedLane<S: Store> {
     turn_began: Instant,
     /// Every call may be part of a trace.
     is_traced: bool,
+    /// The thread is late: each call is asked about.
+    is_late: bool,
+    /// Calls that were refused for that in this turn.
+    shed: u64,
     role: Role,
 }
 
@@ -133,6 +141,8 @@ impl<S: Store> TypedLane<S> {
             turn_series: Vec::new(),
             turn_began: clock::instant(),
             is_traced,
+            is_late: false,
+            shed: 0,
             role,
         }
     }
@@ -216,6 +226,7 @@ impl<S: Store> Handler for TypedLane<S> {
             method,
             typed,
             head: CallHead::read(head),
+            unasked: connection.core.deadlines.of(method, None),
             likeness: match glance.is_plain() {
                 true => Likeness::Authorization(glance.authorization.map(Into::into)),
                 false => Likeness::None,
@@ -235,6 +246,7 @@ impl<S: Store> Handler for TypedLane<S> {
             method: known.method,
             typed: known.typed,
             head: known.head.with_authorization(authorization),
+            unasked: known.unasked,
             likeness: Likeness::Authorization(authorization.map(Into::into)),
             has_context: known.has_context,
         });
@@ -248,6 +260,9 @@ impl<S: Store> Handler for TypedLane<S> {
     ) -> Outcome<Work<S>> {
         let routed = request.method;
         let moment = self.moment(request.now);
+        if self.is_late && !self.has_time(routed, request.now) {
+            return self.refuse_for_time(&request, reply);
+        }
         let connection = self.at_hand.take();
         let mut call = Call::new(
             routed.method,
@@ -289,6 +304,11 @@ impl<S: Store> Handler for TypedLane<S> {
         Outcome::Done(status)
     }
 
+    fn timeout(&self, method: &Arc<Routed>, asked: Option<Duration>) -> Option<Duration> {
+        let most = self.lane.connection.core.deadlines.max;
+        Some(asked.map_or(method.unasked, |asked| asked.min(most)))
+    }
+
     fn refuse_head(&mut self, fault: HeadFault) -> Status {
         let failure = match fault {
             HeadFault::Malformed(why) => {
@@ -306,6 +326,20 @@ impl<S: Store> Handler for TypedLane<S> {
         begin(&call);
         finish(&call);
         status
+    }
+
+    fn tap(&mut self, call: &Refused<'_, Arc<Routed>>) -> Option<&'static Prepared> {
+        let now = clock::instant();
+        let core = &self.lane.connection.core;
+        // One that must be told more is refused when it is complete.
+        if !tap::is_late(core, now)
+            || !call.method.head.is_plain()
+            || self.has_time(call.method, now)
+        {
+            return None;
+        }
+        self.shed += 1;
+        Some(no_time_prepared())
     }
 
     /// Keeps nothing for callers whose credential is bad, and gives the others the
@@ -528,6 +562,41 @@ impl<S: Store> TypedLane<S> {
         Some(authorized)
     }
 
+    /// Whether a thread that is late has time for a call.
+    #[cold]
+    fn has_time(&self, routed: &Arc<Routed>, now: Instant) -> bool {
+        let connection = &self.lane.connection;
+        let settled = self.settled.as_ref();
+        let caller = settled.filter(|settled| Arc::ptr_eq(&settled.routed, routed));
+        let slot = match caller.and_then(|settled| settled.identity.as_ref()) {
+            Some(identity) => identity.tenant.slot,
+            None => tap::slot_of(connection, routed.head.token(), now),
+        };
+        tap::has_time(&connection.core, routed.method, slot)
+    }
+
+    /// Refuses a call that there is no time for. It leaves no line in the access log:
+    /// there is no time for that either.
+    #[cold]
+    fn refuse_for_time(
+        &mut self,
+        request: &Request<'_, Arc<Routed>>,
+        reply: &mut Reply<'_>,
+    ) -> Outcome<Work<S>> {
+        let routed = request.method;
+        if routed.head.is_plain() {
+            self.shed += 1;
+            return Outcome::Refused(no_time_prepared());
+        }
+        let connection = Arc::clone(&self.lane.connection);
+        let mut call = Call::new(routed.method, connection, request.received, None);
+        let told = routed.head.tell(&mut call).and(Err(no_time()));
+        if says_dry_run(&call) {
+            reply.metadata(DRY_RUN.as_bytes(), b"1");
+        }
+        Outcome::Done(conclude(&call, told, reply))
+    }
+
     /// The calls of one turn have the same, until one of them may have taken long.
     fn moment(&mut self, turn: Instant) -> Moment {
         if let Some(moment) = self.turn
@@ -541,12 +610,25 @@ impl<S: Store> TypedLane<S> {
             _ => turn,
         };
         let core = &self.lane.connection.core;
+        self.is_late = tap::is_late(core, instant);
+        if self.shed > 0 {
+            core.refusals
+                .add(Cause::Overloaded, std::mem::take(&mut self.shed));
+        }
         let log = core.access_log.as_ref();
         *self.turn.insert(Moment {
             instant,
             time: core.clock.time_of(instant),
             log_is_full: log.is_none_or(|rate| rate.is_spent(instant)),
         })
+    }
+}
+
+/// What was counted last may not have been told.
+impl<S: Store> Drop for TypedLane<S> {
+    fn drop(&mut self) {
+        let refusals = &self.lane.connection.core.refusals;
+        refusals.add(Cause::Overloaded, self.shed);
     }
 }
 

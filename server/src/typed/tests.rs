@@ -30,13 +30,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::authority::{Anonymous, Authority};
 use crate::clock::Clock;
-use crate::config::Role;
+use crate::config::{Admission, Deadlines, Role};
 use crate::core::Core;
 use crate::edge::{Protocols, decode_options};
 use crate::gauge::Gauge;
 use crate::layers::origin::OriginPolicy;
 use crate::listen::Listening;
 use crate::methods::METHODS;
+use crate::refusals::Refusals;
 use crate::rpc;
 use crate::telemetry::Telemetry;
 use crate::telemetry::interceptor::{CallEnd, CallStart, Interceptor};
@@ -336,6 +337,9 @@ fn watched(clock: &Arc<Clock>, interceptors: Vec<Arc<dyn Interceptor>>) -> Serve
         callers: crate::callers::Callers::new(),
         certificate_accounts: None,
         audit: crate::audit::Audit::open(&crate::config::AuditConfig::default()).expect("no file"),
+        admission: Admission::default(),
+        deadlines: Deadlines::default(),
+        refusals: Refusals::default(),
         tenants: Tenants::new(Arc::clone(&store)),
         store,
         authority: Authority::Local(Arc::clone(&accounts)),

@@ -28,6 +28,13 @@ pub struct BlockWriter<'a> {
     encoder: Option<&'a mut Encoder>,
 }
 
+impl<'a> BlockWriter<'a> {
+    /// A block that is sent later, on any connection.
+    pub(crate) const fn detached(out: &'a mut Vec<u8>) -> Self {
+        Self { out, encoder: None }
+    }
+}
+
 impl BlockWriter<'_> {
     /// `:status`, the first field of a response.
     pub fn status(&mut self, status: u16) {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::message::{self, Progress};
 use super::reply::{self, Closing, Reply, Sent};
 use super::request::{Route, grpc_timeout, of_typed_lane};
-use super::status::Status;
+use super::status::{Prepared, Status};
 use super::waiting::WaitingCall;
 use super::wakes::Wakes;
 use super::{Handler, Outcome, Refusal, Refused, Request, Trust};
@@ -114,6 +114,12 @@ impl<M: Clone> Gathering<M> {
         .unwrap_or_else(|_| plain.status())
     }
 
+    /// Whether the handler has no time for it.
+    fn tap<H: Handler<Method = M>>(&self, handler: &mut H) -> Option<&'static Prepared> {
+        // One that panicked is asked again when the request is complete.
+        catch_unwind(AssertUnwindSafe(|| handler.tap(&self.refused()))).unwrap_or_default()
+    }
+
     /// Whether the handler wants to wait for the rest.
     fn wait_for<H: Handler<Method = M>>(
         &self,
@@ -201,6 +207,13 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
         };
         if call.content.is_empty() {
             let mut sent = Sent::default();
+            if let Some(status) = call.tap(&mut self.handler) {
+                Reply::new(core, key, &mut sent).refuse(status);
+                if let Some(State::Gathering(call)) = self.take(key) {
+                    self.forget(core, call);
+                }
+                return;
+            }
             match call.wait_for(&mut self.handler, &mut sent) {
                 Ok(Trust::Known) => core.prove(),
                 Ok(Trust::Unknown) => {}
@@ -358,6 +371,7 @@ impl<H: Handler, L: GeneralLane> Rpc<H, L> {
         self.messages_sent += reply.messages();
         match outcome {
             Ok(Outcome::Done(status)) => reply.end(&status),
+            Ok(Outcome::Refused(status)) => reply.refuse(status),
             Ok(Outcome::Waits(waiting)) => {
                 let call = WaitingCall::new(waiting, sent, call.deadline, self.wakes.waker(key));
                 self.expects(call.deadline);
@@ -428,6 +442,7 @@ impl<H: Handler, L: GeneralLane> Application for Rpc<H, L> {
         let now = core.now();
         match route {
             Route::Typed { method, timeout } => {
+                let timeout = self.handler.timeout(&method, timeout);
                 let most = core.limits().times.request;
                 let deadline = timeout.and_then(|timeout| now.checked_add(timeout));
                 let until = match timeout {

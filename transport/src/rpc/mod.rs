@@ -30,7 +30,7 @@ mod wakes;
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use calls::Rpc;
 #[cfg(feature = "fuzzing")]
@@ -38,7 +38,7 @@ pub use inspect::Inspection;
 pub use refusal::{Refusal, Refused};
 pub use reply::{Closing, Reply};
 pub use request::{Route, grpc_timeout};
-pub use status::{Code, Status};
+pub use status::{Code, Prepared, Status};
 
 use crate::message::{Head, HeadFault};
 
@@ -64,6 +64,12 @@ pub trait Handler {
         self.route(head)
     }
 
+    /// How long a call may take whose caller gives it `asked`, or no limit.
+    fn timeout(&self, method: &Self::Method, asked: Option<Duration>) -> Option<Duration> {
+        let _ = method;
+        asked
+    }
+
     /// Answers a call whose request is complete.
     ///
     /// A panic ends the call, with what [`Self::refuse`] makes of it.
@@ -86,6 +92,13 @@ pub trait Handler {
                 Status::new(Code::RESOURCE_EXHAUSTED, "the metadata is too large")
             }
         }
+    }
+
+    /// Refuses a request that does not come at once, before [`Self::wait_for`] and
+    /// before any of it is kept: there is no time for it.
+    fn tap(&mut self, call: &Refused<'_, Self::Method>) -> Option<&'static Prepared> {
+        let _ = call;
+        None
     }
 
     /// Whether to wait for a request that does not come at once. It is asked before
@@ -151,6 +164,8 @@ pub struct Request<'a, M> {
 pub enum Outcome<W> {
     /// It is answered.
     Done(Status),
+    /// It is refused, and nothing was written: "Trailers-Only".
+    Refused(&'static Prepared),
     /// It waits, or streams: it is polled, first before the turn ends.
     Waits(W),
 }

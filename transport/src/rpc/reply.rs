@@ -1,7 +1,7 @@
 //! gRPC over HTTP/2, "Responses": written as the handler makes them.
 
 use super::message::{PREFIX_BYTES, write_prefix};
-use super::status::Status;
+use super::status::{Prepared, Status};
 use crate::connection::{BlockWriter, Core, DataMark, End, StreamKey};
 use crate::hpack::{Repeated, write_literal};
 use crate::message::HeadFault;
@@ -132,6 +132,14 @@ impl<'a> Reply<'a> {
                 block.literals(metadata);
             });
         }
+    }
+
+    /// Ends a response that has not begun, as "Trailers-Only".
+    pub(super) fn refuse(self, status: &Prepared) {
+        self.core.send_headers(self.key, End::Stream, |block| {
+            head(block);
+            block.literals(status.literals());
+        });
     }
 
     /// Ends the response; as "Trailers-Only" if nothing was sent before, and there

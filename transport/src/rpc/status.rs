@@ -88,6 +88,28 @@ impl Status {
     }
 }
 
+/// A status that is written again and again, on any connection: encoded once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared(Vec<u8>);
+
+impl Prepared {
+    /// Of a status that is not OK, with more trailers; their names are in lower case.
+    #[must_use]
+    pub fn new(status: &Status, trailers: &[(&[u8], &[u8])]) -> Self {
+        let mut literals = Vec::new();
+        let mut block = BlockWriter::detached(&mut literals);
+        status.write(&mut block);
+        for (name, value) in trailers {
+            block.field(name, value);
+        }
+        Self(literals)
+    }
+
+    pub(super) fn literals(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 fn decimal(mut number: u8, digits: &mut [u8; 3]) -> &[u8] {
     let mut at = digits.len();
     loop {

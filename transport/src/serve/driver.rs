@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::Sleep;
 
+use super::pulse;
 use crate::connection::{Connection, Failure};
 use crate::frame::FrameHead;
 use crate::general::GeneralLane;
@@ -81,6 +82,10 @@ pub struct Driver<I, H: Handler, L: GeneralLane> {
     held: Vec<u8>,
     /// There may be a whole frame among them.
     more: bool,
+    /// When the socket was last seen to have no more to read.
+    emptied: Instant,
+    /// Not in the last turn: there may be more.
+    is_behind: bool,
     timer: Pin<Box<Sleep>>,
     armed: Option<Instant>,
     course: watch::Receiver<Course>,
@@ -111,6 +116,8 @@ impl<I, H: Handler, L: GeneralLane> Driver<I, H, L> {
             connection,
             more: !read.is_empty(),
             held: read,
+            emptied: tokio::time::Instant::now().into_std(),
+            is_behind: false,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: None,
             changed: changed(course.clone()),
@@ -158,6 +165,8 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Failure>> {
         let now = tokio::time::Instant::now().into_std();
         let this = &mut *self;
+        pulse::turn(now, this.is_behind.then_some(this.emptied));
+        this.is_behind = true;
         this.connection.lend_buffer(|| OUTPUT.take());
         let polled = this.turns(cx, now);
         this.connection.app().turned();
@@ -234,7 +243,12 @@ where
             // output is full: it may have to write before it can read.
             let received = match self.connection.has_room() {
                 true => self.receive(cx, now)?,
-                false => Poll::Pending,
+                false => {
+                    // What waits behind them does so for the client's sake.
+                    self.is_behind = false;
+                    self.emptied = now;
+                    Poll::Pending
+                }
             };
             let goes_on = flushed.is_ready()
                 && !self.connection.is_clogged()
@@ -298,6 +312,8 @@ where
             .poll_read(cx, &mut buffer)?
             .is_pending()
         {
+            self.is_behind = false;
+            self.emptied = now;
             return Ok(Poll::Pending);
         }
         let count = buffer.filled().len();

@@ -9,12 +9,14 @@
 //! | `socket.rs` | TCP, Unix sockets, and TLS on either |
 //! | `tls.rs` | handshakes; RFC 7301, ALPN |
 //! | `accept.rs` | listening sockets |
+//! | `pulse.rs` | how late a thread is |
 //! | `unproven.rs` | connections that have made no request yet |
 //! | `workers.rs` | a current-thread runtime for each core |
 
 mod accept;
 mod driver;
 mod listener;
+mod pulse;
 mod sniff;
 mod socket;
 mod tls;
@@ -31,6 +33,7 @@ use tokio::sync::watch;
 
 pub use self::driver::{Course, Driver};
 pub use self::listener::{ConnectionInfo, Listener, Peer, TlsInfo};
+pub use self::pulse::{Pulse, pulse};
 pub use self::sniff::{Protocol, REQUEST_LINE_BYTES, Rewind, sniff};
 pub use self::socket::{Socket, TlsSocket};
 pub use self::tls::Tls;

@@ -22,7 +22,7 @@ use super::sniff::{Protocol, Rewind, sniff};
 use super::socket::{Socket, TlsSocket};
 use super::tls::{Agreed, HandshakeError, Tls, handshake};
 use super::unproven::{Fate, Proof, Unproven, Verdict};
-use super::{Config, Serve, Signals};
+use super::{Config, Serve, Signals, pulse};
 use crate::connection::Connection;
 use crate::general::GeneralLane;
 use crate::limits::Times;
@@ -99,6 +99,7 @@ pub(super) fn start<S: Serve>(
     for number in 0..config.threads.max(1) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
+            .on_thread_unpark(pulse::woke)
             .build()?;
         let (sender, receiver) = mpsc::unbounded_channel();
         let connections = Arc::new(AtomicUsize::new(0));
@@ -141,12 +142,14 @@ impl<S: Serve> Thread<S> {
     /// Ends when the one that accepts has, and every connection.
     async fn run(self, mut accepted: mpsc::UnboundedReceiver<Accepted>) {
         let thread = Arc::new(self);
+        let pacer = tokio::spawn(pulse::pace());
         let mut tasks = JoinSet::new();
         while let Some(accepted) = accepted.recv().await {
             tasks.spawn(Arc::clone(&thread).connection(accepted));
             while tasks.try_join_next().is_some() {}
         }
         while tasks.join_next().await.is_some() {}
+        pacer.abort();
     }
 
     async fn connection(self: Arc<Self>, accepted: Accepted) {

@@ -1,5 +1,7 @@
 //! Reads.
 
+use std::time::Duration;
+
 use larder_accounts::Action;
 use larder_api::cache_v1 as wire;
 use larder_api::wire as limits;
@@ -7,6 +9,7 @@ use larder_model::{EntryRef, Listed, Page, ReadEffect, Selection, Store};
 
 use super::CacheV1;
 use crate::call::Call;
+use crate::core::Core;
 use crate::failure::Failure;
 use crate::rpc::fields::{
     bad_field, batch_fits, entry_key, get_and_touch_expiry, key_in_batch, namespace, selection,
@@ -93,6 +96,7 @@ impl<S: Store> CacheV1<S> {
         let mut results = Vec::with_capacity(request.keys.len());
         let mut bytes = 0;
         for (index, key) in request.keys.iter().enumerate() {
+            call.goes_on(index)?;
             let at = key_in_batch(self.limits(), namespace, index, key)?;
             let account = &call.may(Action::Read, at)?.tenant.handle;
             // The first is always looked up, so that asking again gets on.
@@ -245,18 +249,40 @@ impl<S: Store> CacheV1<S> {
                 u64::from(transport.limits.max_concurrent_streams),
             ),
         ];
+        let Core {
+            admission,
+            deadlines,
+            ..
+        } = &*self.core;
+        let more = [
+            (
+                "max_calls_per_account",
+                u64::from(admission.max_calls_per_account),
+            ),
+            (
+                "max_streams_per_account",
+                u64::from(admission.max_streams_per_account),
+            ),
+            ("default_deadline_ms", millis(deadlines.default)),
+            ("max_deadline_ms", millis(deadlines.max)),
+        ];
         let sizes = sizes.map(|(name, size)| (name, size as u64));
         Ok(wire::GetServerInfoResponse {
             version: env!("CARGO_PKG_VERSION").into(),
             limits: sizes
                 .into_iter()
                 .chain(numbers)
+                .chain(more)
                 .map(|(name, number)| (name.to_owned(), reply::signed(number)))
                 .collect(),
             features: self.core.features.iter().map(|&name| name.into()).collect(),
             ..Default::default()
         })
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Keys that one page holds, bytes: stock clients refuse messages over 4 MiB.

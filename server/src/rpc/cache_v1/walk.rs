@@ -192,6 +192,7 @@ impl<S: Store> Load<S> {
         }
         let before = self.rehearsal.held_bytes();
         for (index, entry) in part.entries.iter().enumerate() {
+            self.call.goes_on(index)?;
             match self.entry(entry).await {
                 Ok(true) => self.done.stored_count += 1,
                 Ok(false) => self.done.expired_count += 1,

@@ -136,6 +136,7 @@ impl<S: Store> CacheV1<S> {
         let mut rehearsal = Rehearsal::default();
         let is_dry = call.is_dry(request.validate_only);
         for (index, one) in request.requests.iter().enumerate() {
+            call.goes_on(index)?;
             let asked = asked.filter(|_| conditional(one)).map(|asked| Request {
                 item: u32::try_from(index).unwrap_or(u32::MAX),
                 ..asked
@@ -239,6 +240,7 @@ impl<S: Store> CacheV1<S> {
         let is_dry = call.is_dry(request.validate_only);
         let mut results = Vec::with_capacity(request.keys.len());
         for (index, key) in request.keys.iter().enumerate() {
+            call.goes_on(index)?;
             let done = match key_in_batch(self.limits(), namespace, index, key) {
                 Ok(at) => {
                     let deleted = self.delete_one(call, at, request.validate_only).await;
