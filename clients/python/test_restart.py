@@ -181,10 +181,11 @@ def test_a_reload_is_all_or_nothing(larder, tmp_path):
 
     def reload(content: str, says: str) -> None:
         file.write_text(content)
-        before = server.stderr().count("read again")
+        told = lambda: [line for line in server.stderr().splitlines() if "read again" in line]
+        before = len(told())
         server.process.send_signal(signal.SIGHUP)
-        wait_for(lambda: server.stderr().count("read again") > before, "nothing in the log")
-        assert says in server.stderr().splitlines()[-1]
+        wait_for(lambda: len(told()) > before, "nothing in the log")
+        assert says in told()[-1]
 
     stub = server.talk()
     stub.Store(talk.StoreReq(key="long", val=b"x"), timeout=PATIENCE_S)

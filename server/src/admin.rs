@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use tower::Service as _;
 
 use crate::snapshot::Stats;
+use crate::telemetry::exposition::Page;
 
 /// Connections at a time; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 64;
@@ -176,11 +177,13 @@ impl Admin {
 
     fn metrics(&self) -> String {
         let metrics = self.serving.get().map(|serving| &serving.metrics);
-        let mut page = metrics.map_or_else(String::new, |metrics| metrics());
+        let mut text = metrics.map_or_else(String::new, |metrics| metrics());
         if let Some(snapshots) = &self.snapshots {
+            let mut page = Page::default();
             snapshots.write(&mut page);
+            text.push_str(&page.into_text());
         }
-        page
+        text
     }
 }
 

@@ -285,7 +285,14 @@ impl App {
         let (transport, socket_files) = started.map_err(threads)?;
         let core = Arc::clone(&self.core);
         let most_accounts = self.config.telemetry.metrics_accounts;
-        let metrics = Metrics::new(core, transport.shared(), most_accounts, memory);
+        let certificates = self.certificates.clone();
+        let metrics = Metrics::new(
+            core,
+            transport.shared(),
+            most_accounts,
+            memory,
+            certificates,
+        );
         let channelz = rpc::channelz_v1::router(&self.core, transport.shared());
         self.admin.serving(move || metrics.page(), channelz);
         let exporting = self.exporter.and_then(|exporter| {

@@ -110,6 +110,17 @@ struct Known {
 }
 
 impl Known {
+    /// An answer that is still good.
+    fn fresh(&self, digest: TokenDigest, now: Instant) -> Option<Result<Vouched, Failure>> {
+        if let Some(answer) = self.answers.get(&digest)
+            && now < answer.fresh_until
+        {
+            return Some(Ok(answer.vouched()));
+        }
+        let until = self.refusals.get(&digest)?;
+        (now < *until).then(|| Err(token_invalid()))
+    }
+
     fn wait_for(&self, flight: Shared<Flight>, digest: TokenDigest, now: Instant) -> Lookup {
         match self.answers.get(&digest) {
             Some(answer) if now < answer.stale_until => Lookup::WaitOr(flight, answer.vouched()),
@@ -177,6 +188,12 @@ impl Remote {
         let patience = now + ACCOUNTS_TIMEOUT;
         let give_up = deadline.map_or(patience, |at| at.min(patience));
         let too_late = give_up - margin(give_up.saturating_duration_since(now));
+        if let Some(answer) = self.known.lock().fresh(digest, now) {
+            return answer;
+        }
+        // Whoever only looks whether the answer is there at once, and would not wait
+        // for it, asks nobody.
+        tokio::task::yield_now().await;
         for _ in 0..MAX_FLIGHTS_PER_CALL {
             let flight = match self.lookup(digest, secret, give_up, trace) {
                 Lookup::Known(answer) => return answer,
@@ -210,17 +227,8 @@ impl Remote {
     ) -> Lookup {
         let now = clock::instant();
         let mut known = self.known.lock();
-        if let Some(answer) = known.answers.get(&digest)
-            && now < answer.fresh_until
-        {
-            return Lookup::Known(Ok(answer.vouched()));
-        }
-        if known
-            .refusals
-            .get(&digest)
-            .is_some_and(|until| now < *until)
-        {
-            return Lookup::Known(Err(token_invalid()));
+        if let Some(answer) = known.fresh(digest, now) {
+            return Lookup::Known(answer);
         }
         if let Some(flight) = known
             .flights

@@ -1,12 +1,12 @@
 //! What `/metrics` tells of snapshots.
 
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::load::Loaded;
 use super::save::Saved;
 use crate::clock;
+use crate::telemetry::exposition::Page;
 
 /// Counted by the one thread that saves.
 #[derive(Debug, Default)]
@@ -39,33 +39,41 @@ impl Stats {
         self.loaded_entries.store(loaded.entries, Relaxed);
     }
 
-    /// Appends them to a page in Prometheus' text format.
-    pub(crate) fn write(&self, page: &mut String) {
+    /// Appends them to a page.
+    pub(crate) fn write(&self, page: &mut Page) {
         let seconds = |ms: &AtomicU64| {
             let ms = ms.load(Relaxed);
             format!("{}.{:03}", ms / 1000, ms % 1000)
         };
-        let number = |count: &AtomicU64| count.load(Relaxed).to_string();
-        for (name, kind, value) in [
-            ("saves_total", "counter", number(&self.saves)),
-            ("failures_total", "counter", number(&self.failures)),
-            (
-                "last_success_timestamp_seconds",
-                "gauge",
-                seconds(&self.last_success_unix_ms),
-            ),
-            (
-                "last_duration_seconds",
-                "gauge",
-                seconds(&self.last_duration_ms),
-            ),
-            ("last_bytes", "gauge", number(&self.last_bytes)),
-            ("last_entries", "gauge", number(&self.last_entries)),
-            ("loaded_entries", "gauge", number(&self.loaded_entries)),
-        ] {
-            // Writing to a string does not fail.
-            let _ = writeln!(page, "# TYPE larder_snapshot_{name} {kind}");
-            let _ = writeln!(page, "larder_snapshot_{name} {value}");
-        }
+        let number = |count: &AtomicU64| count.load(Relaxed);
+        page.counter(
+            "larder_snapshot_saves_total",
+            "Snapshots that were written.",
+        )
+        .value(number(&self.saves));
+        page.counter(
+            "larder_snapshot_failures_total",
+            "Snapshots that could not be written.",
+        )
+        .value(number(&self.failures));
+        page.gauge(
+            "larder_snapshot_last_success_timestamp_seconds",
+            "When the last snapshot was written, seconds since 1970; 0: none yet.",
+        )
+        .value(seconds(&self.last_success_unix_ms));
+        page.gauge(
+            "larder_snapshot_last_duration_seconds",
+            "How long that took.",
+        )
+        .value(seconds(&self.last_duration_ms));
+        page.gauge("larder_snapshot_last_bytes", "Bytes of its file.")
+            .value(number(&self.last_bytes));
+        page.gauge("larder_snapshot_last_entries", "Entries in it.")
+            .value(number(&self.last_entries));
+        page.gauge(
+            "larder_snapshot_loaded_entries",
+            "Entries that were loaded at the start.",
+        )
+        .value(number(&self.loaded_entries));
     }
 }

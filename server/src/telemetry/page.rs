@@ -15,6 +15,7 @@ use super::exposition::Page;
 use super::histogram::{Bytes, Seconds};
 use super::meter::{SeriesTotals, Totals};
 use crate::core::Core;
+use crate::tls::reload::Certificates;
 
 /// Memory that entries take, and may take, bytes.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +30,8 @@ pub(crate) struct Metrics<S: Store> {
     transport: Arc<Shared>,
     accounts: Accounts,
     memory: fn(&S) -> Memory,
+    /// `None` where clear text is served.
+    certificates: Option<Arc<Certificates>>,
 }
 
 impl<S: Store> Metrics<S> {
@@ -37,12 +40,14 @@ impl<S: Store> Metrics<S> {
         transport: Arc<Shared>,
         most_accounts: usize,
         memory: fn(&S) -> Memory,
+        certificates: Option<Arc<Certificates>>,
     ) -> Self {
         Self {
             core,
             transport,
             accounts: Accounts::new(most_accounts),
             memory,
+            certificates,
         }
     }
 
@@ -55,6 +60,8 @@ impl<S: Store> Metrics<S> {
         self.cache(&mut page, &totals);
         self.traces(&mut page);
         self.transport(&mut page);
+        self.refusals(&mut page);
+        self.certificates(&mut page);
         super::process::write(&mut page, Path::new("/proc"));
         page.into_text()
     }
@@ -130,6 +137,38 @@ impl<S: Store> Metrics<S> {
     }
 
     /// The counters of the transport, and the memory that waits for its clients.
+    fn refusals(&self, page: &mut Page) {
+        let mut refused = page.counter(
+            "larder_calls_refused_total",
+            "Calls that were refused before they were carried out, or not carried out to their end.",
+        );
+        for (reason, count) in self.core.refusals.all() {
+            refused.sample(&[("reason", reason)], count);
+        }
+    }
+
+    fn certificates(&self, page: &mut Page) {
+        let Some(certificates) = &self.certificates else {
+            return;
+        };
+        let status = certificates.status();
+        page.counter(
+            "larder_tls_reloads_total",
+            "Times that new certificates were put in force.",
+        )
+        .value(status.reloads);
+        page.counter(
+            "larder_tls_reload_failures_total",
+            "Times that changed files were refused, and the old ones stayed in force.",
+        )
+        .value(status.failures);
+        page.gauge(
+            "larder_tls_certificate_not_after_timestamp_seconds",
+            "When the server's certificate ends, seconds since 1970.",
+        )
+        .value(status.not_after_unix_seconds);
+    }
+
     fn transport(&self, page: &mut Page) {
         for (name, value) in self.transport.stats().iter() {
             let name = format!("larder_transport_{name}_total");

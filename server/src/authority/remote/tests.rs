@@ -268,13 +268,28 @@ async fn an_accounts_server_that_says_the_time_is_up_is_not_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_would_not_wait_asks_nobody() {
+    let (remote, seen) = remote(&[Answering::Yes(ms(500))]);
+    assert!(ask(&remote, ms(1000)).now_or_never().is_none());
+    assert_eq!(seen.asked.load(Ordering::Relaxed), 0);
+    assert!(ask(&remote, ms(1000)).await.is_ok());
+    // The answer is kept, and there at once.
+    assert!(ask(&remote, ms(1000)).now_or_never().is_some());
+    assert_eq!(seen.asked.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_flight_nobody_waits_for_is_cancelled() {
     let (remote, seen) = remote(&[Answering::Yes(ms(500))]);
     {
         let mut first = Box::pin(ask(&remote, ms(1000)));
         let mut second = Box::pin(ask(&remote, ms(1000)));
-        assert!(futures::poll!(first.as_mut()).is_pending());
-        assert!(futures::poll!(second.as_mut()).is_pending());
+        // The first poll asks nobody yet.
+        for _ in 0..2 {
+            assert!(futures::poll!(first.as_mut()).is_pending());
+            assert!(futures::poll!(second.as_mut()).is_pending());
+        }
+        assert_eq!(seen.asked.load(Ordering::Relaxed), 1);
         drop(first);
         assert_eq!(seen.cancelled.load(Ordering::Relaxed), 0, "one still waits");
     }
