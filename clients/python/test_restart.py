@@ -181,7 +181,10 @@ def test_a_reload_is_all_or_nothing(larder, tmp_path):
 
     def reload(content: str, says: str) -> None:
         file.write_text(content)
-        told = lambda: [line for line in server.stderr().splitlines() if "read again" in line]
+
+        def told() -> list[str]:
+            return [line for line in server.stderr().splitlines() if "read again" in line]
+
         before = len(told())
         server.process.send_signal(signal.SIGHUP)
         wait_for(lambda: len(told()) > before, "nothing in the log")

@@ -139,85 +139,30 @@ impl App {
         config: Config,
         interceptors: Vec<Arc<dyn Interceptor>>,
     ) -> Result<Self, StartError> {
-        let whole = config.clone();
         let certificates = config.tls.clone().map(Certificates::open).transpose()?;
         let certificates = certificates.map(Arc::new);
-        let mut sockets = Vec::with_capacity(config.listen.len());
-        for listen in &config.listen {
-            sockets.push(bind(listen).await?);
-        }
-        let (authority, accounts) = match &config.accounts {
-            Some(remote) => (
-                Authority::Remote(Remote::new(GrpcAsker::new(remote)?)),
-                None,
-            ),
-            None => {
-                let now = UnixMillis::new(clock::unix_millis());
-                let accounts = Arc::new(Accounts::open(
-                    &config.data_dir,
-                    now,
-                    Box::new(fill_random),
-                )?);
-                (Authority::Local(Arc::clone(&accounts)), Some(accounts))
-            }
-        };
+        let (sockets, admin_socket) = bind_all(&config).await?;
+        let (authority, accounts) = authority(&config)?;
         let admin_token = accounts
             .as_ref()
             .map(|accounts| accounts.admin_token().clone());
-        let local = config.listen.iter().all(Listen::is_local);
-        let guard_host = config.anonymous.is_some() && local;
-        let seed = u64::from_le_bytes(random()?);
         let transport = serve::Config {
-            seed,
+            seed: u64::from_le_bytes(random()?),
             ..config.transport.clone()
         };
-        let admin_socket = match config.admin {
-            Some(address) => {
-                let (socket, bound) = bind(&Listen::Tcp(address)).await?;
-                Some((socket, bound))
-            }
-            None => None,
-        };
-        let audit = Audit::open(&config.audit).map_err(|error| StartError::Audit {
-            path: config.audit.file.clone().unwrap_or_default(),
-            reason: error.to_string(),
-        })?;
         let snapshots = load::snapshots(&config)?;
         let (telemetry, exporter) = Telemetry::build(&config.telemetry, interceptors, random()?)?;
         let store = Arc::new(engine(&config, snapshots.as_ref())?);
         let snapshot_stats = Arc::<Stats>::default();
         let admin = Admin::new(snapshots.is_some().then(|| Arc::clone(&snapshot_stats)));
-        let core = Arc::new(Core {
-            callers: Callers::new(),
-            tenants: Tenants::new(Arc::clone(&store)),
-            store,
+        let accounts_by_certificate =
+            certificate_accounts(config.certificate_accounts.clone(), certificates.as_ref());
+        let who = Who {
             authority,
-            features: features(&config),
-            anonymous: config.anonymous.map(Anonymous::new),
-            certificate_accounts: certificate_accounts(
-                config.certificate_accounts,
-                certificates.as_ref(),
-            ),
-            audit,
-            origins: OriginPolicy {
-                allowed: config.cors_origins,
-                guard_host,
-            },
-            limits: Live::new(config.limits),
-            admission: config.admission,
-            deadlines: config.deadlines,
-            refusals: Refusals::default(),
-            transport: Live::new(config.transport),
-            calls: Arc::new(Semaphore::new(MAX_CALLS_IN_FLIGHT)),
-            strangers: Arc::new(Semaphore::new(MAX_STRANGERS_IN_FLIGHT)),
-            receiving: Gauge::new(MAX_RECEIVING_BYTES),
-            replying: Gauge::new(MAX_REPLYING_BYTES),
-            telemetry,
-            clock: Arc::new(Clock::start()),
-            stop: CancellationToken::new(),
-            access_log: Some(RateLimiter::at_most(config.log_calls_per_second)),
             accounts,
-        });
+            accounts_by_certificate,
+        };
+        let core = Arc::new(core(&config, store, who, telemetry)?);
         let (router, health) = rpc::router(&core, config.role)
             .map_err(|error| StartError::Contract(error.to_string()))?;
         let listening = Listening {
@@ -240,7 +185,7 @@ impl App {
             health,
             admin_token,
             exporter,
-            config: whole,
+            config,
         })
     }
 
@@ -451,6 +396,81 @@ impl Running {
         }
         Drained::Cut
     }
+}
+
+/// Who is asked who calls.
+struct Who {
+    authority: Authority,
+    accounts: Option<Arc<Accounts>>,
+    accounts_by_certificate: Option<CertificateAccounts>,
+}
+
+fn core(
+    config: &Config,
+    store: Arc<Engine>,
+    who: Who,
+    telemetry: Telemetry,
+) -> Result<Core<Engine>, StartError> {
+    let local = config.listen.iter().all(Listen::is_local);
+    let audit = Audit::open(&config.audit).map_err(|error| StartError::Audit {
+        path: config.audit.file.clone().unwrap_or_default(),
+        reason: error.to_string(),
+    })?;
+    Ok(Core {
+        callers: Callers::new(),
+        tenants: Tenants::new(Arc::clone(&store)),
+        store,
+        authority: who.authority,
+        accounts: who.accounts,
+        anonymous: config.anonymous.clone().map(Anonymous::new),
+        certificate_accounts: who.accounts_by_certificate,
+        features: features(config),
+        audit,
+        origins: OriginPolicy {
+            allowed: config.cors_origins.clone(),
+            guard_host: config.anonymous.is_some() && local,
+        },
+        limits: Live::new(config.limits),
+        admission: config.admission,
+        deadlines: config.deadlines,
+        refusals: Refusals::default(),
+        transport: Live::new(config.transport.clone()),
+        calls: Arc::new(Semaphore::new(MAX_CALLS_IN_FLIGHT)),
+        strangers: Arc::new(Semaphore::new(MAX_STRANGERS_IN_FLIGHT)),
+        receiving: Gauge::new(MAX_RECEIVING_BYTES),
+        replying: Gauge::new(MAX_REPLYING_BYTES),
+        telemetry,
+        clock: Arc::new(Clock::start()),
+        stop: CancellationToken::new(),
+        access_log: Some(RateLimiter::at_most(config.log_calls_per_second)),
+    })
+}
+
+type Bound = (Socket, String);
+
+/// The sockets of the calls, and that of the admin listener.
+async fn bind_all(config: &Config) -> Result<(Vec<Bound>, Option<Bound>), StartError> {
+    let mut sockets = Vec::with_capacity(config.listen.len());
+    for listen in &config.listen {
+        sockets.push(bind(listen).await?);
+    }
+    let admin = match config.admin {
+        Some(address) => Some(bind(&Listen::Tcp(address)).await?),
+        None => None,
+    };
+    Ok((sockets, admin))
+}
+
+/// Who is asked about tokens, and the accounts of this process, if it keeps any.
+fn authority(config: &Config) -> Result<(Authority, Option<Arc<Accounts>>), StartError> {
+    if let Some(remote) = &config.accounts {
+        let remote = Remote::new(GrpcAsker::new(remote)?);
+        return Ok((Authority::Remote(remote), None));
+    }
+    let now = UnixMillis::new(clock::unix_millis());
+    let accounts = Accounts::open(&config.data_dir, now, Box::new(fill_random))?;
+    let accounts = Arc::new(accounts);
+    Ok((Authority::Local(Arc::clone(&accounts)), Some(accounts)))
 }
 
 async fn bind(listen: &Listen) -> Result<(Socket, String), StartError> {

@@ -216,11 +216,9 @@ pub(crate) fn ended<S: Store>(call: &Call<S>, outcome: Outcome) {
         .identity()
         .is_some_and(|identity| may_administer(identity.rights()))
         && matches!(call.method.access, Access::Control(Action::Admin));
-    if !by_administrator {
-        if audit.by_anybody.take(clock::instant()).is_err() {
-            audit.suppressed.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
+    if !by_administrator && audit.by_anybody.take(clock::instant()).is_err() {
+        audit.suppressed.fetch_add(1, Ordering::Relaxed);
+        return;
     }
     let peer = match call.connection.peer {
         Peer::Unix => "unix".to_owned(),

@@ -548,9 +548,12 @@ async fn both_lanes_say_the_same() {
     assert_eq!(one, other);
 }
 
+/// Calls by method and status, those of all, and those by account.
+type Counted = (Vec<(&'static str, Code, [u64; 4])>, Vec<u64>, Vec<[u64; 4]>);
+
 /// What a server counted of its calls, each of which has ended: method, status, calls, bytes in and
 /// out; the reasons of those that failed; and what the accounts did.
-fn counted(server: &Server) -> (Vec<(&'static str, Code, [u64; 4])>, Vec<u64>, Vec<[u64; 4]>) {
+fn counted(server: &Server) -> Counted {
     let totals = server.listening.core.telemetry.meters.totals();
     let (succeeded, failed) = totals.calls_ended();
     assert_eq!(totals.calls_started(), succeeded + failed);
