@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use connectrpc::{CompressionPolicy, ConnectRpcBody, ConnectRpcService, Router};
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -188,7 +188,11 @@ impl Admin {
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
+    let body = body.into();
+    // The body does not tell its length where gRPC is served beside it.
+    let length = HeaderValue::from(body.len());
+    let mut response = Response::new(Full::new(body));
+    response.headers_mut().insert(CONTENT_LENGTH, length);
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, TEXT);
     response
