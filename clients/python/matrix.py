@@ -128,11 +128,11 @@ def table() -> str:
 
 def cell(result: dict[str, str], notes: list[str]) -> str:
     """One word, and the number of its reason."""
-    if result["outcome"] == "passed":
-        return "yes"
+    word = {"passed": "yes", "unsupported": "no", "failed": "FAILED"}[result["outcome"]]
+    if not result["why"]:
+        return word
     if result["why"] not in notes:
         notes.append(result["why"])
-    word = "no" if result["outcome"] == "unsupported" else "FAILED"
     return f"{word} ({notes.index(result['why']) + 1})"
 
 
