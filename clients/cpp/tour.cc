@@ -91,14 +91,14 @@ void Talk(rpc::Cache::Stub& cache) {
   rpc::StoreReq store;
   store.set_key("gopher");
   store.set_val("con");
-  auto context = Within(1s);
+  auto context = Within(10s);
   context->AddMetadata("authorization", credential);
   rpc::StoreResp stored;
   Check(cache.Store(context.get(), store, &stored));
 
   rpc::GetReq get;
   get.set_key("gopher");
-  context = Within(1s);
+  context = Within(10s);
   context->AddMetadata("authorization", credential);
   rpc::GetResp got;
   Check(cache.Get(context.get(), get, &got));
@@ -108,9 +108,9 @@ void Talk(rpc::Cache::Stub& cache) {
 // Stores more keys than the account may have, and reads why not.
 void Quota(rpc::Cache::Stub& cache) {
   rpc::StoreResp stored;
-  Check(cache.Store(Within(1s).get(), StoreRequest("second", "v"), &stored));
+  Check(cache.Store(Within(10s).get(), StoreRequest("second", "v"), &stored));
   const grpc::Status status =
-      cache.Store(Within(1s).get(), StoreRequest("third", "v"), &stored);
+      cache.Store(Within(10s).get(), StoreRequest("third", "v"), &stored);
   Check(status, grpc::StatusCode::FAILED_PRECONDITION);
 
   google::rpc::Status details;
@@ -133,7 +133,7 @@ void Quota(rpc::Cache::Stub& cache) {
 void Deadline() {
   rpc::Cache::Stub slow(Connect(Variable("TOUR_SLOW_SERVER")));
   rpc::StoreResp stored;
-  Check(slow.Store(Within(300ms).get(), StoreRequest("late", "v"), &stored),
+  Check(slow.Store(Within(1s).get(), StoreRequest("late", "v"), &stored),
         grpc::StatusCode::DEADLINE_EXCEEDED);
   // Nothing later: it was not stored behind the caller's back.
   rpc::GetResp got;
@@ -142,7 +142,7 @@ void Deadline() {
 
 // Has a store checked but not carried out.
 void DryRun(rpc::Cache::Stub& cache) {
-  auto context = Within(1s);
+  auto context = Within(10s);
   context->AddMetadata("dry-run", "1");
   rpc::StoreResp stored;
   Check(cache.Store(context.get(), StoreRequest("gopher", "phercon"), &stored));
@@ -152,7 +152,7 @@ void DryRun(rpc::Cache::Stub& cache) {
   Check(echo != echoed.end() && echo->second == "1", "not echoed");
 
   rpc::GetResp got;
-  Check(cache.Get(Within(1s).get(), GetRequest("gopher"), &got));
+  Check(cache.Get(Within(10s).get(), GetRequest("gopher"), &got));
   Check(got.val() == "con", "stored " + got.val());
 }
 

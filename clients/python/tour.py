@@ -42,16 +42,16 @@ def connect(target: str, *options: tuple[str, object]) -> grpc.Channel:
 def talks_sequence(stub: talk_grpc.CacheStub) -> None:
     """Stores a value and reads it back, as an account's token."""
     credential = [("authorization", f"Bearer {TOKEN}")]
-    stub.Store(talk.StoreReq(key="gopher", val=b"con"), metadata=credential, timeout=1)
-    reply = stub.Get(talk.GetReq(key="gopher"), metadata=credential, timeout=1)
+    stub.Store(talk.StoreReq(key="gopher", val=b"con"), metadata=credential, timeout=10)
+    reply = stub.Get(talk.GetReq(key="gopher"), metadata=credential, timeout=10)
     assert reply.val == b"con"
 
 
 def quota(stub: talk_grpc.CacheStub) -> None:
     """Stores more keys than the account may have, and reads why not."""
-    stub.Store(talk.StoreReq(key="second", val=b"v", account_token=TOKEN), timeout=1)
+    stub.Store(talk.StoreReq(key="second", val=b"v", account_token=TOKEN), timeout=10)
     error = error_of(
-        lambda: stub.Store(talk.StoreReq(key="third", val=b"v", account_token=TOKEN), timeout=1)
+        lambda: stub.Store(talk.StoreReq(key="third", val=b"v", account_token=TOKEN), timeout=10)
     )
     assert error.code() == grpc.StatusCode.FAILED_PRECONDITION
     info, failure = error_details_pb2.ErrorInfo(), error_details_pb2.QuotaFailure()
@@ -69,7 +69,7 @@ def deadline() -> None:
     with connect(os.environ["TOUR_SLOW_SERVER"]) as channel:
         stub = talk_grpc.CacheStub(channel)
         request = talk.StoreReq(key="late", val=b"v", account_token=TOKEN)
-        assert code_of(lambda: stub.Store(request, timeout=0.3)) == "DEADLINE_EXCEEDED"
+        assert code_of(lambda: stub.Store(request, timeout=1)) == "DEADLINE_EXCEEDED"
         # Nothing later: it was not stored behind the caller's back.
         request = talk.GetReq(key="late", account_token=TOKEN)
         assert code_of(lambda: stub.Get(request, timeout=10)) == "NOT_FOUND"
@@ -80,11 +80,11 @@ def dry_run(stub: talk_grpc.CacheStub) -> None:
     _, call = stub.Store.with_call(
         talk.StoreReq(key="gopher", val=b"phercon", account_token=TOKEN),
         metadata=[("dry-run", "1")],
-        timeout=1,
+        timeout=10,
     )
     echoed = itertools.chain(call.initial_metadata(), call.trailing_metadata())
     assert ("dry-run", "1") in echoed
-    reply = stub.Get(talk.GetReq(key="gopher", account_token=TOKEN), timeout=1)
+    reply = stub.Get(talk.GetReq(key="gopher", account_token=TOKEN), timeout=10)
     assert reply.val == b"con"
 
 

@@ -46,8 +46,8 @@ end
 # Stores a value and reads it back, as an account's token.
 def talk(cache)
   metadata = { 'authorization' => "Bearer #{TOKEN}" }
-  cache.store(Rpc::StoreReq.new(key: 'gopher', val: 'con'), metadata:, deadline: Time.now + 1)
-  reply = cache.get(Rpc::GetReq.new(key: 'gopher'), metadata:, deadline: Time.now + 1)
+  cache.store(Rpc::StoreReq.new(key: 'gopher', val: 'con'), metadata:, deadline: Time.now + 10)
+  reply = cache.get(Rpc::GetReq.new(key: 'gopher'), metadata:, deadline: Time.now + 10)
   check(reply.val == 'con', "got #{reply.val}")
 end
 
@@ -68,7 +68,7 @@ end
 def deadline
   slow = connect(Rpc::Cache::Stub, ENV.fetch('TOUR_SLOW_SERVER'))
   request = Rpc::StoreReq.new(key: 'late', account_token: TOKEN)
-  error = error_of { slow.store(request, deadline: Time.now + 0.3) }
+  error = error_of { slow.store(request, deadline: Time.now + 1) }
   check(error.is_a?(GRPC::DeadlineExceeded), error.message)
   # Nothing later: it was not stored behind the caller's back.
   error = error_of { slow.get(Rpc::GetReq.new(key: 'late', account_token: TOKEN)) }

@@ -16,7 +16,7 @@ use tonic_types::StatusExt as _;
 
 type Error = Box<dyn std::error::Error>;
 
-const SECOND: Duration = Duration::from_secs(1);
+const SOON: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Connects to one server, when it is first called.
@@ -35,13 +35,13 @@ fn within<T>(timeout: Duration, message: T) -> Request<T> {
 async fn talk(mut client: CacheClient<Channel>) -> Result<(), Error> {
     let credential: MetadataValue<Ascii> = format!("Bearer {}", variable("TOUR_TOKEN")?).parse()?;
 
-    let mut store = within(SECOND, store_request("gopher", "con", None));
+    let mut store = within(PATIENCE, store_request("gopher", "con", None));
     store
         .metadata_mut()
         .insert("authorization", credential.clone());
     client.store(store).await?;
 
-    let mut get = within(SECOND, get_request("gopher", None));
+    let mut get = within(PATIENCE, get_request("gopher", None));
     get.metadata_mut().insert("authorization", credential);
     let value = client.get(get).await?.into_inner().val;
     check(value == b"con", || format!("got {value:?}"))
@@ -51,9 +51,9 @@ async fn talk(mut client: CacheClient<Channel>) -> Result<(), Error> {
 async fn quota(mut client: CacheClient<Channel>) -> Result<(), Error> {
     let token = variable("TOUR_TOKEN")?;
     client
-        .store(within(SECOND, store_request("second", "v", Some(&token))))
+        .store(within(PATIENCE, store_request("second", "v", Some(&token))))
         .await?;
-    let third = within(SECOND, store_request("third", "v", Some(&token)));
+    let third = within(PATIENCE, store_request("third", "v", Some(&token)));
     let status = expect(Code::FailedPrecondition, client.store(third).await)?;
 
     let info = status.get_details_error_info().ok_or("no ErrorInfo")?;
@@ -73,8 +73,7 @@ async fn quota(mut client: CacheClient<Channel>) -> Result<(), Error> {
 async fn deadline() -> Result<(), Error> {
     let token = variable("TOUR_TOKEN")?;
     let mut slow = CacheClient::new(connect(&variable("TOUR_SLOW_SERVER")?)?);
-    let soon = Duration::from_millis(300);
-    let late = within(soon, store_request("late", "v", Some(&token)));
+    let late = within(SOON, store_request("late", "v", Some(&token)));
     match slow.store(late).await {
         // tonic's own clock was first, and calls that so.
         Err(status) if status.code() == Code::Cancelled => {}
@@ -88,7 +87,7 @@ async fn deadline() -> Result<(), Error> {
 /// Has a store checked but not carried out.
 async fn dry_run(mut client: CacheClient<Channel>) -> Result<(), Error> {
     let token = variable("TOUR_TOKEN")?;
-    let mut store = within(SECOND, store_request("gopher", "phercon", Some(&token)));
+    let mut store = within(PATIENCE, store_request("gopher", "phercon", Some(&token)));
     store
         .metadata_mut()
         .insert("dry-run", MetadataValue::from_static("1"));
@@ -99,7 +98,7 @@ async fn dry_run(mut client: CacheClient<Channel>) -> Result<(), Error> {
         format!("{echoed:?}")
     })?;
 
-    let get = within(SECOND, get_request("gopher", Some(&token)));
+    let get = within(PATIENCE, get_request("gopher", Some(&token)));
     let value = client.get(get).await?.into_inner().val;
     check(value == b"con", || format!("stored {value:?}"))
 }

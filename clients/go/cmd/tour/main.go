@@ -53,7 +53,7 @@ type tour struct {
 // talk stores a value and reads it back, as an account's token.
 func (t *tour) talk(ctx context.Context) error {
 	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token)
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if _, err := t.cache.Store(ctx, &rpc.StoreReq{Key: "gopher", Val: []byte("con")}); err != nil {
 		return err
@@ -100,7 +100,7 @@ func (t *tour) deadline(ctx context.Context) error {
 	defer conn.Close()
 	slow := rpc.NewCacheClient(conn)
 
-	soon, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	soon, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	_, err = slow.Store(soon, &rpc.StoreReq{Key: "late", AccountToken: token})
 	if err := want(status.Code(err), codes.DeadlineExceeded); err != nil {

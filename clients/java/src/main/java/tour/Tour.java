@@ -41,7 +41,7 @@ import rpc.Rpc.StoreReq;
  */
 public final class Tour {
   private static final String TOKEN = System.getenv("TOUR_TOKEN");
-  private static final Duration SECOND = Duration.ofSeconds(1);
+  private static final Duration SOON = Duration.ofSeconds(1);
   private static final Duration PATIENCE = Duration.ofSeconds(10);
 
   private static final Metadata.Key<String> AUTHORIZATION =
@@ -72,19 +72,19 @@ public final class Tour {
     CacheGrpc.CacheBlockingStub mine =
         cache.withInterceptors(MetadataUtils.newAttachHeadersInterceptor(credential));
 
-    mine.withDeadlineAfter(SECOND).store(store("gopher", "con").build());
+    mine.withDeadlineAfter(PATIENCE).store(store("gopher", "con").build());
     ByteString value =
-        mine.withDeadlineAfter(SECOND).get(GetReq.newBuilder().setKey("gopher").build()).getVal();
+        mine.withDeadlineAfter(PATIENCE).get(GetReq.newBuilder().setKey("gopher").build()).getVal();
     check(value.toStringUtf8().equals("con"), "got " + value);
   }
 
   /** Stores more keys than the account may have, and reads why not. */
   private void quota() throws InvalidProtocolBufferException {
     StoreReq.Builder second = store("second", "v").setAccountToken(TOKEN);
-    cache.withDeadlineAfter(SECOND).store(second.build());
+    cache.withDeadlineAfter(PATIENCE).store(second.build());
 
     StoreReq third = store("third", "v").setAccountToken(TOKEN).build();
-    StatusRuntimeException error = errorOf(() -> cache.withDeadlineAfter(SECOND).store(third));
+    StatusRuntimeException error = errorOf(() -> cache.withDeadlineAfter(PATIENCE).store(third));
     check(error.getStatus().getCode() == Status.Code.FAILED_PRECONDITION, error.toString());
     for (Any detail : StatusProto.fromThrowable(error).getDetailsList()) {
       if (detail.is(ErrorInfo.class)) {
@@ -105,8 +105,7 @@ public final class Tour {
     try {
       CacheGrpc.CacheBlockingStub slow = CacheGrpc.newBlockingStub(channel);
       StoreReq late = store("late", "v").setAccountToken(TOKEN).build();
-      Duration soon = Duration.ofMillis(300);
-      expect(Status.Code.DEADLINE_EXCEEDED, () -> slow.withDeadlineAfter(soon).store(late));
+        expect(Status.Code.DEADLINE_EXCEEDED, () -> slow.withDeadlineAfter(SOON).store(late));
       // Nothing later: it was not stored behind the caller's back.
       GetReq get = GetReq.newBuilder().setKey("late").setAccountToken(TOKEN).build();
       expect(Status.Code.NOT_FOUND, () -> slow.withDeadlineAfter(PATIENCE).get(get));
@@ -126,14 +125,14 @@ public final class Tour {
                 cache.getChannel(),
                 MetadataUtils.newAttachHeadersInterceptor(dry),
                 MetadataUtils.newCaptureMetadataInterceptor(headers, trailers)))
-        .withDeadlineAfter(SECOND)
+        .withDeadlineAfter(PATIENCE)
         .store(store("gopher", "phercon").setAccountToken(TOKEN).build());
     Metadata echoed = headers.get();
     echoed.merge(trailers.get());
     check("1".equals(echoed.get(DRY_RUN)), "not echoed");
 
     GetReq get = GetReq.newBuilder().setKey("gopher").setAccountToken(TOKEN).build();
-    ByteString value = cache.withDeadlineAfter(SECOND).get(get).getVal();
+    ByteString value = cache.withDeadlineAfter(PATIENCE).get(get).getVal();
     check(value.toStringUtf8().equals("con"), "stored " + value);
   }
 
