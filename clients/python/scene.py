@@ -29,8 +29,8 @@ class SlowAccounts(talk_grpc.AccountsServicer):
     """The talk's Accounts server. It is slower than a caller in haste can wait."""
 
     def __init__(self):
-        self.has_been_waited_for = False
-        self.was_hung_up = threading.Event()
+        # One for each caller in haste, set when it has hung up.
+        self.hung_up: list[threading.Event] = []
         self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
         talk_grpc.add_AccountsServicer_to_server(self, self._server)
         self.url = f"http://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
@@ -39,15 +39,17 @@ class SlowAccounts(talk_grpc.AccountsServicer):
     def GetByToken(self, request, context):  # noqa: ARG002, N802
         """Reads the account that a token belongs to."""
         if context.time_remaining() < HASTE_S:
-            self.has_been_waited_for = True
-            if not context.add_callback(self.was_hung_up.set):
-                self.was_hung_up.set()
-            self.was_hung_up.wait(PATIENCE_S)
+            hung_up = threading.Event()
+            self.hung_up.append(hung_up)
+            if not context.add_callback(hung_up.set):
+                hung_up.set()
+            hung_up.wait(PATIENCE_S)
         return talk.GetByTokenResp(account=talk.Account(max_cache_keys=100))
 
     def stop(self) -> None:
         """Ends it at once."""
-        self.was_hung_up.set()
+        for hung_up in self.hung_up:
+            hung_up.set()
         self._server.stop(grace=None).wait(PATIENCE_S)
 
 
@@ -122,10 +124,8 @@ class Scene:
             return f"the servers show nothing of it: {error!r}"
 
     def _check_deadline(self) -> str | None:
-        accounts = self.accounts
-        if accounts.has_been_waited_for and not accounts.was_hung_up.wait(PATIENCE_S):
-            return "the server went on after the deadline"
-        return None
+        ended = all(hung_up.wait(PATIENCE_S) for hung_up in self.accounts.hung_up)
+        return None if ended else "the server went on after the deadline"
 
     def _check_dry_run(self) -> str | None:
         stored = self.server.talk().Get(talk.GetReq(key="gopher"), metadata=bearer(self.token))
