@@ -221,6 +221,8 @@ pub(crate) fn browser(shell: &Shell) -> anyhow::Result<Done> {
         "chromium",
         "--headless=new",
         "--disable-gpu",
+        // A container's is small.
+        "--disable-dev-shm-usage",
         "--no-first-run",
     ];
     let mut command: Vec<OsString> = vec!["--page".into(), page.into(), "--".into()];
