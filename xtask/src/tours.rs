@@ -272,3 +272,33 @@ fn run(
     )?;
     Ok(Done::Passed)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::steps;
+
+    #[test]
+    fn what_a_step_waits_for_stands_above_it() {
+        for (index, step) in steps::ALL.iter().enumerate() {
+            for need in step.needs {
+                let name = need.trim_end_matches('?');
+                let is_above = steps::ALL[..index].iter().any(|above| above.name == name);
+                assert!(is_above, "{} needs {need}", step.name);
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_waits_for_every_tour_and_needs_none() {
+        let table = steps::ALL.iter().find(|step| step.name == "clients-matrix");
+        let waits_for = table.expect("it is a step").needs;
+        let tours = steps::ALL
+            .iter()
+            .filter(|step| step.name.starts_with("tour-"));
+        assert!(tours.clone().count() >= 8);
+        for tour in tours {
+            let optional = format!("{}?", tour.name);
+            assert!(waits_for.contains(&&*optional), "{}", tour.name);
+        }
+    }
+}
