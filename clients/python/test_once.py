@@ -14,7 +14,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 
-from faults import Proxy
+from broken_network import Proxy
 from harness import (
     CHANNEL_OPTIONS,
     PATIENCE_S,

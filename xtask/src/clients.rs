@@ -18,7 +18,10 @@ pub(crate) fn setup_python(shell: &Shell) -> anyhow::Result<Done> {
 }
 
 /// Finds or makes the Python environment; returns its folder of programs.
-fn python(shell: &Shell) -> anyhow::Result<PathBuf> {
+///
+/// # Errors
+/// When it cannot be made.
+pub(crate) fn python(shell: &Shell) -> anyhow::Result<PathBuf> {
     let requirements = shell.root.join("clients/python/requirements.txt");
     let files = [requirements.clone()];
     let folder = cache::folder(&shell.cache, "python", &[], &files, |folder| {

@@ -16,6 +16,7 @@ mod conformance;
 mod hostile;
 mod runner;
 mod steps;
+mod tours;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

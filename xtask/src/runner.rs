@@ -38,7 +38,8 @@ pub(crate) struct Step {
     pub(crate) name: &'static str,
     /// What it does, in a few words.
     pub(crate) about: &'static str,
-    /// Steps whose result it uses.
+    /// Steps whose result it uses. One with a `?` behind its name is only waited
+    /// for: it may have been skipped, or failed.
     pub(crate) needs: &'static [&'static str],
     /// Programs that must be on the PATH.
     pub(crate) tools: &'static [&'static str],
@@ -254,7 +255,7 @@ fn choose(all: &'static [Step], only: &[String]) -> anyhow::Result<Vec<&'static 
     // The table is in order: what a step needs stands above it.
     for step in all.iter().rev() {
         if wanted.contains(&step.name) {
-            wanted.extend(step.needs);
+            wanted.extend(step.needs.iter().map(|need| name_of(need)));
         }
     }
     Ok(all
@@ -322,10 +323,13 @@ impl<F: Fn(&Step) -> Shell> Board<F> {
             left().next()?;
             let ready = left().find(|step| {
                 let free = step.lane == Lane::Free || !state.target_busy;
-                free && step.needs.iter().all(|n| state.results.contains_key(n))
+                let is_done = |need: &&str| state.results.contains_key(name_of(need));
+                free && step.needs.iter().all(is_done)
             });
             if let Some(step) = ready.copied() {
-                let passed = |need: &&&str| matches!(state.results[**need], Outcome::Passed(_));
+                let passed = |need: &&&str| {
+                    need.ends_with('?') || matches!(state.results[**need], Outcome::Passed(_))
+                };
                 let blocked_by = step.needs.iter().find(|need| !passed(need)).copied();
                 state.started.push(step.name);
                 state.target_busy |= step.lane == Lane::Target;
@@ -341,6 +345,11 @@ impl<F: Fn(&Step) -> Shell> Board<F> {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The step that a need names.
+fn name_of(need: &str) -> &str {
+    need.strip_suffix('?').unwrap_or(need)
 }
 
 fn outcome(step: &Step, shell: &Shell) -> Outcome {

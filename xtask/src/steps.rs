@@ -9,6 +9,7 @@ use crate::cache;
 use crate::clients;
 use crate::conformance;
 use crate::runner::{Done, Lane, Shell, Step, is_on_path};
+use crate::tours;
 
 /// The version of cargo-deny that is installed.
 const CARGO_DENY: &str = "0.20.2";
@@ -285,6 +286,88 @@ pub(crate) const ALL: &[Step] = &[
         lane: Lane::Free,
         run: clients::e2e_tonic,
     },
+    Step {
+        name: "tour-python",
+        about: "what a client meets, from Python",
+        needs: &["build", "setup-python"],
+        tools: &[],
+        lane: Lane::Free,
+        run: tours::python_tour,
+    },
+    Step {
+        name: "tour-go",
+        about: "the same, from Go",
+        needs: &["build", "setup-python", "setup-go"],
+        tools: &["go"],
+        lane: Lane::Free,
+        run: tours::go,
+    },
+    Step {
+        name: "tour-java",
+        about: "the same, from Java",
+        needs: &["build", "setup-python"],
+        tools: &["javac", "mvn"],
+        lane: Lane::Free,
+        run: tours::java,
+    },
+    Step {
+        name: "tour-node",
+        about: "the same, from Node",
+        needs: &["build", "setup-python", "setup-node"],
+        tools: &["node"],
+        lane: Lane::Free,
+        run: tours::node,
+    },
+    Step {
+        name: "tour-cpp",
+        about: "the same, from C++",
+        needs: &["build", "setup-python"],
+        tools: &["cmake", "grpc_cpp_plugin", "pkg-config"],
+        lane: Lane::Free,
+        run: tours::cpp,
+    },
+    Step {
+        name: "tour-ruby",
+        about: "the same, from Ruby",
+        needs: &["build", "setup-python"],
+        tools: &["grpc_ruby_plugin", "protoc", "ruby"],
+        lane: Lane::Free,
+        run: tours::ruby,
+    },
+    Step {
+        name: "tour-rust",
+        about: "the same, from Rust with tonic",
+        needs: &["build", "setup-python"],
+        tools: &["cc"],
+        lane: Lane::Free,
+        run: tours::rust,
+    },
+    Step {
+        name: "tour-browser",
+        about: "the same, from a page in Chromium",
+        needs: &["build", "setup-python", "setup-buf"],
+        tools: &["chromium", "node", "npm"],
+        lane: Lane::Free,
+        run: tours::browser,
+    },
+    Step {
+        name: "clients-matrix",
+        about: "the table: what each language's stock gRPC can do",
+        needs: &[
+            "setup-python",
+            "tour-python?",
+            "tour-go?",
+            "tour-java?",
+            "tour-node?",
+            "tour-cpp?",
+            "tour-ruby?",
+            "tour-rust?",
+            "tour-browser?",
+        ],
+        tools: &[],
+        lane: Lane::Free,
+        run: tours::matrix,
+    },
 ];
 
 /// On a build server, installs what is missing; elsewhere it is not ours to
@@ -307,7 +390,9 @@ fn setup_debian(shell: &Shell) -> anyhow::Result<Done> {
     if !has_venv && !missing.contains(&"python3-venv") {
         missing.push("python3-venv");
     }
+    missing.extend(tours::missing_packages(shell));
     install(shell, &missing)?;
+    tours::forget_rows(shell)?;
     Ok(Done::Passed)
 }
 

@@ -1,6 +1,4 @@
-//! The talk's contract as stock gRPC for Rust generates it.
+//! The contracts as stock gRPC for Rust generates them, in modules named after
+//! their packages: `rpc` is the talk's, `larder::cache::v1` is larder's own.
 
-/// `package rpc`.
-pub mod rpc {
-    tonic::include_proto!("rpc");
-}
+include!(concat!(env!("OUT_DIR"), "/contract.rs"));
