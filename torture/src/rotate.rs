@@ -222,7 +222,7 @@ pub(crate) fn run(larder: &Path, rotations: u64) -> anyhow::Result<bool> {
     let config = folder.path().join("config");
     std::fs::write(
         &config,
-        "anonymous = \"default\"\n[tls]\nreload_seconds = 1\n",
+        "anonymous = \"default\"\n[tls]\nreload_seconds = 1\n[admission]\nlate_ms = 0\n",
     )?;
     let path = |name: &str| folder.path().join(name).display().to_string();
     let arguments = [

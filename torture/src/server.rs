@@ -43,13 +43,17 @@ pub(crate) struct Server {
     home: TempDir,
 }
 
+/// A machine that is short of processors makes a server late, and what is attacked here
+/// is not its admission.
+const NO_SHEDDING: [(&str, &str); 1] = [("LARDER_ADMISSION_LATE_MS", "0")];
+
 impl Server {
     /// Starts it, with at most so many open files, and waits until it listens.
     ///
     /// # Errors
     /// It does not start, or does not say where it listens.
     pub(crate) fn start(program: &Program, max_open_files: usize) -> anyhow::Result<Self> {
-        Self::start_with(program, max_open_files, &[])
+        Self::spawn(program, max_open_files, &[], &NO_SHEDDING)
     }
 
     /// The same with more arguments; the victim then has no account and no token.
@@ -60,6 +64,15 @@ impl Server {
         program: &Program,
         max_open_files: usize,
         more: &[&str],
+    ) -> anyhow::Result<Self> {
+        Self::spawn(program, max_open_files, more, &[])
+    }
+
+    fn spawn(
+        program: &Program,
+        max_open_files: usize,
+        more: &[&str],
+        variables: &[(&str, &str)],
     ) -> anyhow::Result<Self> {
         let home = tempfile::tempdir()?;
         let data = home.path().join("data");
@@ -80,6 +93,7 @@ impl Server {
             .args(arguments)
             .args(more)
             .env_clear()
+            .envs(variables.iter().copied())
             .envs(environment())
             .env("HOME", home.path())
             .stdin(Stdio::null())
