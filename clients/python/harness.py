@@ -150,9 +150,7 @@ class Larder:
     def channel(self, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
         """A channel of its own, closed with the server."""
         if credentials is None:
-            # The path of a socket is no name that a server could be called by.
-            local = [("grpc.default_authority", "localhost")] * self.address.startswith("unix:")
-            channel = grpc.insecure_channel(self.address, CHANNEL_OPTIONS + local)
+            channel = grpc.insecure_channel(self.address, CHANNEL_OPTIONS)
         else:
             channel = grpc.secure_channel(self.address, credentials, CHANNEL_OPTIONS)
         self._channels.append(channel)

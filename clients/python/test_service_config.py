@@ -63,7 +63,6 @@ def pair(larder, config: dict) -> tuple[list, cache_grpc.CacheServiceStub]:
         [
             *CHANNEL_OPTIONS,
             ("grpc.service_config", json.dumps(config)),
-            ("grpc.default_authority", "localhost"),
         ],
     )
     return servers, cache_grpc.CacheServiceStub(channel)

@@ -103,8 +103,13 @@ fn authority<B>(request: &Request<B>) -> Option<&str> {
     }
 }
 
-/// True for `localhost` and loopback addresses, with or without a port.
+/// True for `localhost` and loopback addresses, with or without a port, and lists of
+/// them, which clients of gRPC with several addresses send and no browser can.
 fn is_loopback_name(authority: &str) -> bool {
+    authority.split(',').all(is_one_loopback_name)
+}
+
+fn is_one_loopback_name(authority: &str) -> bool {
     let host = match authority.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => authority
@@ -130,6 +135,7 @@ mod tests {
             "127.0.0.1:80",
             "127.8.9.1:1",
             "[::1]:5051",
+            "127.0.0.1:1,127.0.0.1:2",
         ] {
             assert!(is_loopback_name(good), "{good}");
         }
@@ -141,6 +147,8 @@ mod tests {
             "10.0.0.1",
             "[::2]",
             "127.0.0.1.nip.io",
+            "127.0.0.1,example.com",
+            "127.0.0.1,",
         ] {
             assert!(!is_loopback_name(bad), "{bad}");
         }

@@ -1,6 +1,6 @@
 //! RFC 9113, section 8.3.1: a head in the types of the `http` crate.
 
-use http::header::COOKIE;
+use http::header::{COOKIE, HOST};
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 
@@ -17,6 +17,7 @@ pub(super) fn of(head: &Head, body: Body, received: Received) -> Option<Request<
     *request.uri_mut() = uri(head)?;
     *request.version_mut() = Version::HTTP_2;
     append(request.headers_mut(), head.metadata())?;
+    name_host(head, &mut request)?;
     join_cookies(request.headers_mut())?;
     Some(request)
 }
@@ -60,18 +61,71 @@ fn uri(head: &Head) -> Option<Uri> {
     let mut parts = http::uri::Parts::default();
     parts.path_and_query = Some(path);
     if let Some(authority) = head.authority()
-        && !authority.is_empty()
+        && let Ok(authority) = authority.try_into()
         && head.path() != b"*"
     {
-        parts.authority = Some(authority.try_into().ok()?);
+        parts.authority = Some(authority);
         parts.scheme = Some(Scheme::try_from(head.scheme()).ok()?);
     }
     Uri::from_parts(parts).ok()
 }
 
+/// An `:authority` that is none for the types of `http` is told as `host`: clients of
+/// gRPC make one of the path of a Unix socket, or of a list of addresses.
+fn name_host(head: &Head, request: &mut Request<Body>) -> Option<()> {
+    if let Some(authority) = head.authority()
+        && !authority.is_empty()
+        && request.uri().authority().is_none()
+        && !request.headers().contains_key(HOST)
+    {
+        let host = HeaderValue::from_bytes(authority).ok()?;
+        request.headers_mut().insert(HOST, host);
+    }
+    Some(())
+}
+
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
+    use super::super::body::Incoming;
     use super::*;
+    use crate::connection::End;
+    use crate::hpack::{Decoder, write_literal};
+
+    #[test]
+    fn an_authority_of_any_form_is_told() {
+        let check = |authority: &str, expected: Option<&str>, host: Option<&str>| {
+            let fields = [
+                (":method", "POST"),
+                (":scheme", "http"),
+                (":path", "/a.B/C"),
+                (":authority", authority),
+            ];
+            let mut block = Vec::new();
+            for (name, value) in fields {
+                write_literal(&mut block, name.as_bytes(), value.as_bytes());
+            }
+            let mut head = Head::default();
+            Decoder::new(0)
+                .decode(&block, &mut head.fields, 1 << 20)
+                .unwrap();
+            head.check().unwrap();
+            let (_incoming, body) = Incoming::new(End::Stream, None, Waker::noop().clone());
+            let request = of(&head, body, Received(crate::testing::start())).unwrap();
+            let told = request.uri().authority().map(ToString::to_string);
+            assert_eq!(told.as_deref(), expected, "{authority}");
+            let given = request.headers().get(HOST).map(|it| it.to_str().unwrap());
+            assert_eq!(given, host, "{authority}");
+        };
+        check("localhost:1", Some("localhost:1"), None);
+        check("[::1]:1", Some("[::1]:1"), None);
+        check("", None, None);
+        for odd in ["127.0.0.1:1,127.0.0.1:2", "unix:/tmp/x", "%2Ftmp%2Fx.sock"] {
+            let as_uri = http::uri::Authority::try_from(odd).is_ok();
+            check(odd, as_uri.then_some(odd), (!as_uri).then_some(odd));
+        }
+    }
 
     #[test]
     fn crumbs_of_a_cookie_are_joined() {
