@@ -446,7 +446,7 @@ fn build(shell: &Shell) -> anyhow::Result<Done> {
 /// Two targets at a time: two minutes.
 fn fuzz(shell: &Shell) -> anyhow::Result<Done> {
     let mut command = shell.command(built(shell, "larder-fuzz")?, ".");
-    shell.run(command.args(["--seconds", "30", "--jobs", "2"]))?;
+    shell.run(command.args(["--seconds", "60", "--jobs", "2"]))?;
     Ok(Done::Passed)
 }
 
