@@ -17,7 +17,7 @@ use crate::clock;
 use crate::connection::Identity;
 use crate::core::Epoch;
 use crate::failure::Failure;
-use crate::layers::attempt::{Attempt, attempt};
+use crate::layers::attempt::Attempt;
 use crate::methods::Access;
 
 /// The fields of a request's head.
@@ -45,7 +45,7 @@ impl CallHead {
         Self {
             credential: bearer(fields),
             dry_run: dry_run(fields),
-            attempt: attempt(fields),
+            attempt: Attempt::of(fields),
         }
     }
 
@@ -393,7 +393,7 @@ pub(crate) fn timeout(head: &HeaderMap) -> Result<Option<Duration>, Failure> {
 }
 
 /// One to ten digits.
-fn digits(text: &[u8]) -> Option<u64> {
+pub(super) fn digits(text: &[u8]) -> Option<u64> {
     if text.is_empty() || text.len() > 10 {
         return None;
     }

@@ -3,7 +3,7 @@
 use larder_api::errors::Reason;
 use larder_api::wire::PREVIOUS_ATTEMPTS;
 
-use super::admit::Fields;
+use super::admit::{Fields, digits};
 use crate::failure::Failure;
 
 /// What a client's library says of a call (gRFC A6, "Exposed retry metadata").
@@ -16,19 +16,26 @@ pub(crate) enum Attempt {
     Repeat,
 }
 
-/// Reads `grpc-previous-rpc-attempts`.
-pub(super) fn attempt(fields: &impl Fields) -> Result<Attempt, Failure> {
-    let mut attempt = Attempt::First;
-    for value in fields.values(PREVIOUS_ATTEMPTS) {
-        if value.is_empty() || value.len() > 10 || !value.iter().all(u8::is_ascii_digit) {
-            let (reason, description) = (Reason::MetadataInvalid, "must be 1 to 10 digits");
-            return Err(Failure::field(reason, PREVIOUS_ATTEMPTS, description));
-        }
-        if value.iter().any(|digit| *digit != b'0') {
-            attempt = Attempt::Repeat;
-        }
+impl Attempt {
+    /// What `grpc-previous-rpc-attempts` says.
+    pub(super) fn of(fields: &impl Fields) -> Result<Self, Failure> {
+        previous_attempts(fields).map(|before| match before {
+            0 => Self::First,
+            _ => Self::Repeat,
+        })
     }
-    Ok(attempt)
+}
+
+/// Reads `grpc-previous-rpc-attempts`: how many tries went before, at the most that any
+/// of its values says.
+pub(crate) fn previous_attempts(fields: &impl Fields) -> Result<u32, Failure> {
+    fields.values(PREVIOUS_ATTEMPTS).try_fold(0, |most, value| {
+        let number = digits(value).ok_or_else(|| {
+            let (reason, description) = (Reason::MetadataInvalid, "must be 1 to 10 digits");
+            Failure::field(reason, PREVIOUS_ATTEMPTS, description)
+        })?;
+        Ok(u32::try_from(number).unwrap_or(u32::MAX).max(most))
+    })
 }
 
 #[cfg(test)]
@@ -42,7 +49,7 @@ mod tests {
             for value in values {
                 head.append(PREVIOUS_ATTEMPTS, value.parse().expect("a header value"));
             }
-            assert_eq!(attempt(&head).ok(), expected, "{values:?}");
+            assert_eq!(Attempt::of(&head).ok(), expected, "{values:?}");
         };
         check(&[], Some(Attempt::First));
         check(&["0"], Some(Attempt::First));

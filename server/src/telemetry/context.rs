@@ -1,12 +1,12 @@
 //! What the head of a call says of where it comes from, for who watches calls.
 
-use larder_api::wire::PREVIOUS_ATTEMPTS;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 
 use super::trace_context::{SpanId, TraceContext, TraceId};
 use super::tracer::Tracer;
 use crate::layers::admit::Fields;
+use crate::layers::attempt::previous_attempts;
 
 /// What few calls have: a trace, or tries before.
 #[derive(Debug)]
@@ -27,7 +27,8 @@ impl CallContext {
     ) -> Option<Box<Self>> {
         let parent = TraceContext::read(fields);
         let span = tracer.and_then(|tracer| tracer.start(parent.as_ref(), random));
-        let previous_attempts = previous_attempts(fields);
+        // What is no number says nothing here; the call is refused for it.
+        let previous_attempts = previous_attempts(fields).unwrap_or(0);
         if parent.is_none() && span.is_none() && previous_attempts == 0 {
             return None;
         }
@@ -54,12 +55,4 @@ impl CallContext {
     pub(crate) fn outgoing(&self) -> Option<&TraceContext> {
         self.span.as_ref().or(self.parent.as_ref())
     }
-}
-
-/// gRFC A6: "`grpc-previous-rpc-attempts` [...] the number of preceding retry attempts". What is
-/// no number says nothing.
-fn previous_attempts(fields: &impl Fields) -> u32 {
-    let value = fields.values(PREVIOUS_ATTEMPTS).next();
-    let text = value.and_then(|value| std::str::from_utf8(value).ok());
-    text.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
