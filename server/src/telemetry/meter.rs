@@ -147,10 +147,14 @@ impl Meter {
         }
     }
 
-    /// Where this thread counts what an account does. A lock; asked once for each caller of a
-    /// connection.
+    /// Where this thread counts what an account does. A lock that only a scrape contends for;
+    /// asked once for each caller of a connection, and for each call of a proxy with more
+    /// callers than a connection remembers.
     pub(crate) fn account(&self, name: &AccountName) -> Arc<AccountMeter> {
         let mut accounts = self.accounts.lock();
+        if let Some(known) = accounts.get(name) {
+            return Arc::clone(known);
+        }
         Arc::clone(accounts.entry(name.clone()).or_default())
     }
 }
