@@ -97,8 +97,9 @@ impl<R: Clone> BlockCache<R> {
         Some((Arc::clone(&known.head), known.route.clone()))
     }
 
-    /// What a block means. If it is like one before, it is decoded into `head`;
-    /// else the decoder's table is as it was.
+    /// What a block means that is not the [`same`](Self::same) as the last. If it is
+    /// like one before, it is decoded into `head`; else the decoder's table is as it
+    /// was.
     #[inline]
     pub(super) fn find(
         &mut self,
@@ -112,30 +113,27 @@ impl<R: Clone> BlockCache<R> {
         }
         let generation = decoder.generation();
         let changes = &mut self.changes;
-        let mut read = |known: &Known<R>| {
-            if known.is(block, generation) {
-                return Some(false);
-            }
+        let mut is_like = |known: &Known<R>| {
             let like = (known.pattern.as_ref()?, &known.head.fields);
-            let decoded =
-                decoder.decode_like(block, like, changes, &mut head.fields, max_list_bytes);
-            decoded.map(|()| true)
+            decoder.decode_like(block, like, changes, &mut head.fields, max_list_bytes)
         };
-        let mut found = self.known.get(self.last).and_then(&mut read);
-        if found.is_none() {
+        let mut is_same = false;
+        if self.known.get(self.last).and_then(&mut is_like).is_none() {
             let last = self.last;
             let others = self.known.iter().enumerate();
             let mut others = others.filter(|&(index, _)| index != last);
-            (self.last, found) =
-                others.find_map(|(index, known)| Some((index, Some(read(known)?))))?;
+            (self.last, is_same) = others.find_map(|(index, known)| {
+                let is_same = known.is(block, generation);
+                (is_same || is_like(known).is_some()).then_some((index, is_same))
+            })?;
         }
         // A client that seldom repeats itself does so by chance.
         self.misses = self.misses.saturating_sub(HIT_WORTH);
         let known = &self.known[self.last];
-        match found? {
-            true => Some(Found::Like(known, &self.changes)),
-            false => Some(Found::Same(Arc::clone(&known.head), known.route.clone())),
-        }
+        Some(match is_same {
+            true => Found::Same(Arc::clone(&known.head), known.route.clone()),
+            false => Found::Like(known, &self.changes),
+        })
     }
 
     /// Whether a block that was not known is worth being kept.
