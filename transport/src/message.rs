@@ -294,25 +294,13 @@ fn parse_length(text: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hpack::{Decoder, write_literal};
+    use crate::testing::head;
 
     const GOOD: &[(&str, &str)] = &[
         (":method", "POST"),
         (":scheme", "http"),
         (":path", "/a.B/C"),
     ];
-
-    fn head(fields: &[(&str, &str)]) -> Head {
-        let mut block = Vec::new();
-        for (name, value) in fields {
-            write_literal(&mut block, name.as_bytes(), value.as_bytes());
-        }
-        let mut head = Head::default();
-        Decoder::new(0)
-            .decode(&block, &mut head.fields, 1 << 20)
-            .unwrap();
-        head
-    }
 
     #[test]
     fn a_good_head_is_taken_apart() {

@@ -91,25 +91,16 @@ mod tests {
     use super::super::body::Incoming;
     use super::*;
     use crate::connection::End;
-    use crate::hpack::{Decoder, write_literal};
 
     #[test]
     fn an_authority_of_any_form_is_told() {
         let check = |authority: &str, expected: Option<&str>, host: Option<&str>| {
-            let fields = [
+            let mut head = crate::testing::head(&[
                 (":method", "POST"),
                 (":scheme", "http"),
                 (":path", "/a.B/C"),
                 (":authority", authority),
-            ];
-            let mut block = Vec::new();
-            for (name, value) in fields {
-                write_literal(&mut block, name.as_bytes(), value.as_bytes());
-            }
-            let mut head = Head::default();
-            Decoder::new(0)
-                .decode(&block, &mut head.fields, 1 << 20)
-                .unwrap();
+            ]);
             head.check().unwrap();
             let (_incoming, body) = Incoming::new(End::Stream, None, Waker::noop().clone());
             let request = of(&head, body, Received(crate::testing::start())).unwrap();

@@ -54,4 +54,17 @@ pub(crate) fn start() -> std::time::Instant {
     })
 }
 
+/// A head of these fields, not checked.
+pub(crate) fn head(fields: &[(&str, &str)]) -> crate::message::Head {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        crate::hpack::write_literal(&mut block, name.as_bytes(), value.as_bytes());
+    }
+    let mut head = crate::message::Head::default();
+    crate::hpack::Decoder::new(0)
+        .decode(&block, &mut head.fields, 1 << 20)
+        .expect("literals can be decoded");
+    head
+}
+
 pub(crate) mod service;
