@@ -9,6 +9,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from harness import PATIENCE_S, bearer, cache
+from observed import parse, scrape
 
 SHORT = """
 [admission]
@@ -36,10 +37,10 @@ def details_of(error: grpc.RpcError) -> tuple[str, float | None, str | None]:
 def configured(larder, tmp_path):
     """Starts servers with a configuration file."""
 
-    def start(text: str):
+    def start(text: str, *arguments: str):
         path = tmp_path / "larder.toml"
         path.write_text(text)
-        return larder("--config", str(path))
+        return larder("--config", str(path), *arguments)
 
     return start
 
@@ -101,9 +102,11 @@ def test_an_account_has_so_many_streams(configured):
     assert code is None
 
 
-def test_overload_is_told_with_the_time_to_stay_away(configured):
-    server = configured("threads = 1\n[admission]\nlate_ms = 1\ninterval_ms = 10\ntarget_ms = 1")
-    token = bearer(server.account("team-a"))
+@pytest.mark.parametrize("more", [(), (("dry-run", "1"),)], ids=["plain", "dry"])
+def test_overload_is_told_with_the_time_to_stay_away(configured, more):
+    settings = "threads = 1\n[admission]\nlate_ms = 1\ninterval_ms = 10\ntarget_ms = 1"
+    server = configured(settings, "--admin", "127.0.0.1:0")
+    token = (*bearer(server.account("team-a")), *more)
     stub = server.cache()
     keys = [b"%d" % number for number in range(1000)]
     refused, done = [], threading.Event()
@@ -136,3 +139,14 @@ def test_overload_is_told_with_the_time_to_stay_away(configured):
         assert reason == "OVERLOADED"
         assert 0.1 <= delay <= 0.275
         assert int(pushback) == round(delay * 1000)
+    # Refused or not, what ended is what began.
+    page = parse(scrape(server))
+    method = f"{cache.DESCRIPTOR.services_by_name['CacheService'].full_name}/BatchGet"
+    ended = [
+        count
+        for series, count in page.samples.items()
+        if series.name == "grpc_server_call_duration_seconds_count"
+        and ("grpc_method", method) in series.labels
+    ]
+    assert page.value("grpc_server_call_started_total", grpc_method=method) == sum(ended)
+    assert page.value("larder_calls_refused_total", reason="overloaded") >= len(refused)

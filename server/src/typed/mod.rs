@@ -425,6 +425,7 @@ impl<S: Store> Handler for TypedLane<S> {
             self.lane.connection.meter.settle(&self.turn_series, took);
             self.turn_series.clear();
         }
+        self.tell_shed();
     }
 }
 
@@ -590,11 +591,24 @@ impl<S: Store> TypedLane<S> {
         }
         let connection = Arc::clone(&self.lane.connection);
         let mut call = Call::new(routed.method, connection, request.received, None);
+        call.request_bytes.set(request.message.len() as u64);
+        if routed.has_context || self.is_traced {
+            call.read_context(&**request.head);
+        }
+        begin(&call);
         let told = routed.head.tell(&mut call).and(Err(no_time()));
         if says_dry_run(&call) {
             reply.metadata(DRY_RUN.as_bytes(), b"1");
         }
         Outcome::Done(conclude(&call, told, reply))
+    }
+
+    /// Counts the calls of a turn for which there was no time.
+    fn tell_shed(&mut self) {
+        if self.shed > 0 {
+            let refusals = &self.lane.connection.core.refusals;
+            refusals.add(Cause::Overloaded, std::mem::take(&mut self.shed));
+        }
     }
 
     /// The calls of one turn have the same, until one of them may have taken long.
@@ -611,24 +625,12 @@ impl<S: Store> TypedLane<S> {
         };
         let core = &self.lane.connection.core;
         self.is_late = tap::is_late(core, instant);
-        if self.shed > 0 {
-            core.refusals
-                .add(Cause::Overloaded, std::mem::take(&mut self.shed));
-        }
         let log = core.access_log.as_ref();
         *self.turn.insert(Moment {
             instant,
             time: core.clock.time_of(instant),
             log_is_full: log.is_none_or(|rate| rate.is_spent(instant)),
         })
-    }
-}
-
-/// What was counted last may not have been told.
-impl<S: Store> Drop for TypedLane<S> {
-    fn drop(&mut self) {
-        let refusals = &self.lane.connection.core.refusals;
-        refusals.add(Cause::Overloaded, self.shed);
     }
 }
 
