@@ -358,3 +358,73 @@ def test_changes_of_accounts_are_made_once(server):
         call("CreateAccount", account_id=name, request_id="errors-are-not-recorded")
     deleted = [call("DeleteAccount", name=parent, request_id="d").replayed for _ in range(2)]
     assert deleted == [False, True]
+
+
+def test_a_retry_across_a_drained_restart_counts_once(larder, tmp_path):
+    data = tmp_path / "data"
+    first = larder(data_dir=data)
+    team = first.account("team")
+    writes = [
+        ("Increment", {"key": b"n", "delta": 5, "request_id": "add"}),
+        ("Set", {"key": b"k", "precondition": ABSENT, "request_id": "create"}),
+        ("Delete", {"key": b"gone", "precondition": cache.Precondition(if_version=1), "request_id": "delete"}),
+        (
+            "BatchSet",
+            {
+                "requests": [cache.SetRequest(key=b"k", precondition=ABSENT)] * 2,
+                "request_id": "batch",
+            },
+        ),
+    ]
+    client = Client(first.address, team)
+    answers = [client.call(method, **fields) for method, fields in writes]
+    assert not any(answer.replayed for answer in answers)
+    client.close()
+    first.stop()
+    assert "requests=5" in first.stderr()
+
+    second = larder(data_dir=data)
+    client = Client(second.address, team)
+    assert client.call("GetUsage").request_id_count == 5
+    for (method, fields), answer in zip(writes, answers, strict=True):
+        again = client.call(method, **fields)
+        assert again.replayed, method
+        again.replayed = False
+        for result in getattr(again, "results", []):
+            result.response.replayed = False
+        assert again == answer, method
+    assert client.call("Get", key=b"n").hit.value == b"5"
+    with refused("INVALID_ARGUMENT", "REQUEST_ID_REUSED"):
+        client.call("Increment", key=b"n", delta=6, request_id="add")
+    # Another account's ids are its own.
+    other = Client(second.address, second.account("other"))
+    assert not other.call("Increment", key=b"n", delta=5, request_id="add").replayed
+    client.close()
+    other.close()
+
+
+def test_after_a_kill_a_request_of_the_snapshot_is_replayed_and_a_lost_one_counts(
+    larder, tmp_path
+):
+    data = tmp_path / "data"
+    first = larder(data_dir=data)
+    team = first.account("team")
+    client = Client(first.address, team)
+    client.call("Increment", key=b"n", delta=1, request_id="saved")
+    client.close()
+    first.stop()
+
+    second = larder(data_dir=data)
+    client = Client(second.address, team)
+    client.call("Increment", key=b"n", delta=1, request_id="lost")
+    client.close()
+    second.process.kill()
+    second.process.wait()
+
+    third = larder(data_dir=data)
+    client = Client(third.address, team)
+    saved = client.call("Increment", key=b"n", delta=1, request_id="saved")
+    assert (saved.replayed, saved.value) == (True, 1)
+    lost = client.call("Increment", key=b"n", delta=1, request_id="lost")
+    assert (lost.replayed, lost.value) == (False, 2)
+    client.close()

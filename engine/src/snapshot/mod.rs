@@ -4,6 +4,7 @@
 //! here. Both directions go through what every call uses — steps of a walk, and
 //! attempts at a write — so that quotas, memory and expiry hold as ever.
 
+mod requests;
 mod restore;
 mod walk;
 

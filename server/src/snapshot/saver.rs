@@ -138,6 +138,7 @@ impl Work {
                 tracing::info!(
                     number = saved.number,
                     entries = saved.entries,
+                    requests = saved.requests,
                     bytes = saved.bytes,
                     took_ms,
                     "wrote a snapshot"

@@ -17,7 +17,9 @@ pub(crate) struct Stats {
     last_duration_ms: AtomicU64,
     last_bytes: AtomicU64,
     last_entries: AtomicU64,
+    last_requests: AtomicU64,
     loaded_entries: AtomicU64,
+    loaded_requests: AtomicU64,
 }
 
 impl Stats {
@@ -29,6 +31,7 @@ impl Stats {
         self.last_duration_ms.store(took_ms, Relaxed);
         self.last_bytes.store(saved.bytes, Relaxed);
         self.last_entries.store(saved.entries, Relaxed);
+        self.last_requests.store(saved.requests, Relaxed);
     }
 
     pub(super) fn failed(&self) {
@@ -37,6 +40,7 @@ impl Stats {
 
     pub(crate) fn loaded(&self, loaded: &Loaded) {
         self.loaded_entries.store(loaded.entries, Relaxed);
+        self.loaded_requests.store(loaded.requests, Relaxed);
     }
 
     /// Appends them to a page.
@@ -71,9 +75,19 @@ impl Stats {
         page.gauge("larder_snapshot_last_entries", "Entries in it.")
             .value(number(&self.last_entries));
         page.gauge(
+            "larder_snapshot_last_requests",
+            "Outcomes of requests with an id in it.",
+        )
+        .value(number(&self.last_requests));
+        page.gauge(
             "larder_snapshot_loaded_entries",
             "Entries that were loaded at the start.",
         )
         .value(number(&self.loaded_entries));
+        page.gauge(
+            "larder_snapshot_loaded_requests",
+            "Outcomes of requests with an id that were loaded at the start.",
+        )
+        .value(number(&self.loaded_requests));
     }
 }
