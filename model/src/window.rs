@@ -24,6 +24,8 @@ pub struct Window<T> {
     settled: VecDeque<Arc<str>>,
     /// Ids that were taken from the front of those.
     gone: u64,
+    /// Outcomes that were recorded or put back.
+    changes: u64,
     /// Claims and outcomes of all ids.
     entries: usize,
     forgotten_early: u64,
@@ -65,6 +67,7 @@ impl<T: Clone> Window<T> {
             known: HashMap::new(),
             settled: VecDeque::new(),
             gone: 0,
+            changes: 0,
             entries: 0,
             forgotten_early: 0,
             lasts,
@@ -145,6 +148,7 @@ impl<T: Clone> Window<T> {
         };
         if let Ok(at) = known.place(request.item) {
             known.items[at].1 = State::Done(outcome);
+            self.changes += 1;
         }
         if known.until.is_none() {
             known.until = Some(until);
@@ -191,6 +195,11 @@ impl<T: Clone> Window<T> {
                 return;
             }
         }
+    }
+
+    /// How often an outcome came in. What is forgotten does not count.
+    pub const fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Ids that have outcomes.

@@ -317,3 +317,72 @@ fn a_walk_over_requests_ends_however_many_come_meanwhile() {
     }
     assert_eq!(shown, 500);
 }
+
+#[test]
+fn a_mark_differs_after_every_change_and_after_nothing_else() {
+    for keyspace in [Keyspace::PerAccount, Keyspace::Shared] {
+        let engine = engine(MEMORY, keyspace);
+        let tenant = Tenant::open(&engine, "a", Quota::UNLIMITED);
+        let mut last = engine.mark();
+        let mut check = |what: &str, changes: bool, act: &mut dyn FnMut()| {
+            act();
+            let mark = engine.mark();
+            assert_eq!(mark != last, changes, "{what}");
+            last = mark;
+        };
+        let key = |key| entry_key("", key);
+        check("a write", true, &mut || {
+            drop(tenant.set(0, b"k", b"v", None))
+        });
+        check("the same write", true, &mut || {
+            drop(tenant.set(0, b"k", b"v", None))
+        });
+        check("another key", true, &mut || {
+            drop(tenant.set(0, b"due", b"v", Some(50)))
+        });
+        check("a read", false, &mut || drop(tenant.get(0, b"k")));
+        check("a miss", false, &mut || drop(tenant.get(0, b"none")));
+        check("a dry write", false, &mut || {
+            let set = set("", b"k", b"dry", Expiry::Never, 0);
+            let written = engine.set(&tenant.account, Call::at(Time::ZERO).dry(), set);
+            block_on(written).expect("there is room");
+        });
+        let touch = |end: Expiry| {
+            let touched = engine.get_and_touch(
+                &tenant.account,
+                Call::at(Time::ZERO),
+                key(b"k"),
+                end,
+                |it| it.is_some(),
+            );
+            assert_eq!(block_on(touched), Ok(true));
+        };
+        let end = Expiry::At(Time::from_millis(90));
+        check("another end", true, &mut || touch(end));
+        check("the same end", false, &mut || touch(end));
+        check("no end", true, &mut || touch(Expiry::Never));
+        check("a request with an id", true, &mut || {
+            let _ = add_once(&engine, &tenant.account, 0, "i");
+        });
+        check("a repeat", false, &mut || {
+            let _ = add_once(&engine, &tenant.account, 0, "i");
+        });
+        check("time that passes", false, &mut || {
+            engine.sweep(Time::from_millis(60), 1_000);
+        });
+        check("an account that looks", false, &mut || {
+            let other = Tenant::open(&engine, "other", Quota::UNLIMITED);
+            assert_eq!(other.get(60, b"none"), None);
+        });
+        check("another quota", true, &mut || {
+            let _ = Tenant::open(&engine, "a", quota(9, 999, AtLimit::Refuse));
+        });
+        check("a delete", true, &mut || assert!(tenant.delete(60, b"k")));
+        check("a delete of nothing", false, &mut || {
+            assert!(!tenant.delete(60, b"k"))
+        });
+        check("an account that goes", true, &mut || {
+            engine.close(&account("a", "1").name);
+        });
+    }
+}

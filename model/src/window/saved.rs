@@ -106,6 +106,7 @@ impl<T: Clone> Window<T> {
                 return;
             }
         }
+        self.changes += 1;
         let id: Arc<str> = match self.known.get_key_value(id) {
             Some((known, _)) => Arc::clone(known),
             None => id.into(),

@@ -13,6 +13,7 @@ use crate::telemetry::exposition::Page;
 pub(crate) struct Stats {
     saves: AtomicU64,
     failures: AtomicU64,
+    skips: AtomicU64,
     last_success_unix_ms: AtomicU64,
     last_duration_ms: AtomicU64,
     last_bytes: AtomicU64,
@@ -32,6 +33,13 @@ impl Stats {
         self.last_bytes.store(saved.bytes, Relaxed);
         self.last_entries.store(saved.entries, Relaxed);
         self.last_requests.store(saved.requests, Relaxed);
+    }
+
+    /// The last one is as good as one that were written now.
+    pub(super) fn skipped(&self) {
+        self.skips.fetch_add(1, Relaxed);
+        self.last_success_unix_ms
+            .store(clock::unix_millis(), Relaxed);
     }
 
     pub(super) fn failed(&self) {
@@ -60,9 +68,14 @@ impl Stats {
             "Snapshots that could not be written.",
         )
         .value(number(&self.failures));
+        page.counter(
+            "larder_snapshot_skips_total",
+            "Snapshots that were due and not written, because nothing had changed since the last one.",
+        )
+        .value(number(&self.skips));
         page.gauge(
             "larder_snapshot_last_success_timestamp_seconds",
-            "When the last snapshot was written, seconds since 1970; 0: none yet.",
+            "When the last snapshot was written, or found to be still current, seconds since 1970; 0: none yet.",
         )
         .value(seconds(&self.last_success_unix_ms));
         page.gauge(
