@@ -1,6 +1,6 @@
 //! What `/metrics` tells of snapshots.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::load::Loaded;
@@ -14,6 +14,7 @@ pub(crate) struct Stats {
     saves: AtomicU64,
     failures: AtomicU64,
     skips: AtomicU64,
+    is_failing: AtomicBool,
     last_success_unix_ms: AtomicU64,
     last_duration_ms: AtomicU64,
     last_bytes: AtomicU64,
@@ -26,6 +27,7 @@ pub(crate) struct Stats {
 impl Stats {
     pub(super) fn saved(&self, saved: &Saved, took: Duration) {
         self.saves.fetch_add(1, Relaxed);
+        self.is_failing.store(false, Relaxed);
         self.last_success_unix_ms
             .store(clock::unix_millis(), Relaxed);
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
@@ -44,6 +46,12 @@ impl Stats {
 
     pub(super) fn failed(&self) {
         self.failures.fetch_add(1, Relaxed);
+        self.is_failing.store(true, Relaxed);
+    }
+
+    /// The last snapshot could not be written.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.is_failing.load(Relaxed)
     }
 
     pub(crate) fn loaded(&self, loaded: &Loaded) {
@@ -68,6 +76,11 @@ impl Stats {
             "Snapshots that could not be written.",
         )
         .value(number(&self.failures));
+        page.gauge(
+            "larder_snapshot_failing",
+            "1 if the last snapshot that was due could not be written.",
+        )
+        .value(u8::from(self.is_failing()));
         page.counter(
             "larder_snapshot_skips_total",
             "Snapshots that were due and not written, because nothing had changed since the last one.",
