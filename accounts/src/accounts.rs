@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use larder_model::Mode;
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -38,6 +38,8 @@ pub struct Accounts {
     /// Mutations queue here.
     database: Mutex<Database>,
     generation: AtomicU64,
+    failed_writes: AtomicU64,
+    is_failing: AtomicBool,
     pub(crate) entropy: Entropy,
     admin_token: AdminToken,
     /// Dropped last: the directory is free once the database is closed.
@@ -53,6 +55,15 @@ pub struct Verified {
     pub token: Arc<Token>,
     /// The [`Accounts::generation`] that this is true of.
     pub generation: u64,
+}
+
+/// How writing to the database goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Writes {
+    /// Changes that could not be made durable, in this process.
+    pub failed: u64,
+    /// The last change could not: the disk may be full. The next one tries again.
+    pub is_failing: bool,
 }
 
 impl Accounts {
@@ -74,6 +85,8 @@ impl Accounts {
             state: RwLock::new(state),
             database: Mutex::new(database),
             generation: AtomicU64::new(0),
+            failed_writes: AtomicU64::new(0),
+            is_failing: AtomicBool::new(false),
             entropy,
             admin_token: AdminToken {
                 path: bootstrap::path(dir),
@@ -126,6 +139,22 @@ impl Accounts {
         self.generation.load(Ordering::Acquire)
     }
 
+    /// How writing to the database goes. Two atomic loads.
+    pub fn writes(&self) -> Writes {
+        Writes {
+            failed: self.failed_writes.load(Ordering::Relaxed),
+            is_failing: self.is_failing.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Notes whether a write, or the look at what an earlier one left, went well.
+    fn noted<T>(&self, done: Result<T, DatabaseError>) -> Result<T, DatabaseError> {
+        self.is_failing.store(done.is_err(), Ordering::Relaxed);
+        self.failed_writes
+            .fetch_add(u64::from(done.is_err()), Ordering::Relaxed);
+        done
+    }
+
     /// Reads the state; no lock but its own may be waited for inside.
     pub(crate) fn read<R>(&self, read: impl FnOnce(&State) -> R) -> R {
         read(&self.state.read())
@@ -136,7 +165,7 @@ impl Accounts {
     pub(crate) fn begin(&self, mode: Mode) -> Result<MutexGuard<'_, Database>, DatabaseError> {
         let mut database = self.database.lock();
         if mode == Mode::Apply && database.needs_reload() {
-            let found = database.reload()?;
+            let found = self.noted(database.reload())?;
             let mut state = self.state.write();
             let old = std::mem::replace(&mut *state, found);
             self.generation.fetch_add(1, Ordering::Release);
@@ -153,7 +182,7 @@ impl Accounts {
         mut database: MutexGuard<'_, Database>,
         changes: Vec<Change>,
     ) -> Result<(), DatabaseError> {
-        database.commit(&changes)?;
+        self.noted(database.commit(&changes))?;
         let mut state = self.state.write();
         for change in changes {
             state.apply(change);

@@ -35,7 +35,7 @@ impl FieldError {
 /// The database could not be written. Whether the change is on disk shows when
 /// the directory is opened again; memory was left as it was.
 #[derive(Debug, thiserror::Error)]
-#[error("the accounts database could not be written")]
+#[error("the accounts database could not be written; its disk may be full")]
 pub struct DatabaseError(#[source] Box<dyn Error + Send + Sync>);
 
 impl DatabaseError {

@@ -27,7 +27,7 @@ mod token;
 pub use account::{
     Account, AccountSettings, AccountUpdate, DEFAULT_ACCOUNT, parse_account_resource,
 };
-pub use accounts::{Accounts, Entropy, Verified};
+pub use accounts::{Accounts, Entropy, Verified, Writes};
 pub use bootstrap::{AdminToken, AdminTokenState};
 pub use error::{AccountError, DatabaseError, FieldError, OpenError, TokenError, VerifyError};
 pub use page::{ListPage, PageRequest};

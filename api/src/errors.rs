@@ -211,7 +211,7 @@ reasons! {
     AccountsUnavailable "ACCOUNTS_UNAVAILABLE" Unavailable Yes ["RetryInfo"]
         "The Accounts server cannot be asked, and no earlier answer is still good. Nothing was done.";
     StoreUnavailable "STORE_UNAVAILABLE" Unavailable IfSafe ["RetryInfo"]
-        "A store outside the server cannot be reached.";
+        "A store outside the server cannot be reached, or the accounts database cannot be written: its disk may be full. What was asked for may have been done.";
     Draining "DRAINING" Unavailable Yes []
         "The server is shutting down; another one will answer.";
     NotStarted "NOT_STARTED" DeadlineExceeded Yes []

@@ -222,6 +222,8 @@ impl Client {
             misses: convert::count(reply.miss_count),
             evicted: convert::count(reply.evicted_count),
             expired: convert::count(reply.expired_count),
+            request_ids: convert::count(reply.request_id_count),
+            forgotten_request_ids: convert::count(reply.forgotten_request_id_count),
         })
     }
 

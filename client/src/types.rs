@@ -131,6 +131,13 @@ pub struct Usage {
     pub evicted: u64,
     /// Entries that expired.
     pub expired: u64,
+    /// Requests with an id that would be answered as a repeat now, and those under
+    /// way: increments and conditional writes, each entry of a batch by itself.
+    pub request_ids: u64,
+    /// Such requests that were forgotten before their time, because the account's
+    /// window, or that of all accounts, was full: a repeat would be carried out
+    /// again.
+    pub forgotten_request_ids: u64,
 }
 
 /// What a server is and allows.

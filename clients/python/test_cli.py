@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from harness import cache, environment, json_of, larder
+from harness import PATIENCE_S, cache, environment, json_of, larder
 
 DONE, FAILED, USAGE, NOT_FOUND = 0, 1, 2, 3
 
@@ -87,6 +87,12 @@ def test_usage(larder):
     check(server.cli("set", "k", "v" * 35), DONE)
     usage = json_of(server.cli("usage", "--json"))
     assert (usage["key_count"], usage["bytes"]) == (1, 100)
+    assert (usage["request_ids"], usage["forgotten_request_ids"]) == (0, 0)
+    server.cache().Increment(
+        cache.IncrementRequest(key=b"n", request_id="i"), timeout=PATIENCE_S
+    )
+    assert json_of(server.cli("usage", "--json"))["request_ids"] == 1
+    assert b"forgotten request ids" in server.cli("usage").stdout
 
 
 def test_accounts_and_tokens(larder):

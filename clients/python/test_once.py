@@ -19,6 +19,7 @@ from harness import (
     CHANNEL_OPTIONS,
     PATIENCE_S,
     accounts,
+    accounts_grpc,
     bearer,
     cache,
     cache_grpc,
@@ -358,3 +359,151 @@ def test_changes_of_accounts_are_made_once(server):
         call("CreateAccount", account_id=name, request_id="errors-are-not-recorded")
     deleted = [call("DeleteAccount", name=parent, request_id="d").replayed for _ in range(2)]
     assert deleted == [False, True]
+
+
+class Control(Client):
+    """The administrator's calls of the control plane."""
+
+    def __init__(self, server, address: str):
+        super().__init__(address, server.admin_token, timeout=1)
+
+    def call(self, method: str, *, more: tuple = (), **fields: object):
+        stub = accounts_grpc.AccountServiceStub(self.channel)
+        request = getattr(accounts, f"{method}Request")(**fields)
+        return getattr(stub, method)(
+            request, metadata=self.metadata + more, timeout=self.timeout
+        )
+
+
+def test_creations_through_faults_make_one_each(server):
+    """Each creation is sent until it is acknowledged, by four clients at once."""
+    clients, each = 4, 25
+
+    def work(address: str) -> tuple[int, int]:
+        control, attempts, replayed = Control(server, address), 0, 0
+        for _ in range(each):
+            name = f"faulty-{next(NUMBERS)}"
+            parent = f"accounts/{name}"
+            made, tries = control.until_answered(
+                "CreateAccount", account_id=name, request_id=new_id()
+            )
+            assert made.account.name == parent
+            attempts, replayed = attempts + tries, replayed + made.replayed
+            ids = [new_id() for _ in range(2)]
+            tokens = []
+            for request_id in ids:
+                token, tries = control.until_answered(
+                    "CreateToken", parent=parent, request_id=request_id
+                )
+                tokens.append(token.token.name)
+                attempts, replayed = attempts + tries, replayed + token.replayed
+                assert bool(token.secret) != token.replayed
+            listed, _ = control.until_answered("ListTokens", parent=parent)
+            assert sorted(token.name for token in listed.tokens) == sorted(tokens)
+        control.close()
+        return attempts, replayed
+
+    with (
+        Proxy(server.address, "--seed", "3") as proxy,
+        concurrent.futures.ThreadPoolExecutor(clients) as pool,
+    ):
+        done = list(pool.map(work, [proxy.address] * clients))
+    attempts, replayed = (sum(column) for column in zip(*done, strict=True))
+    assert attempts > 3 * clients * each, "nothing had to be sent again"
+    assert replayed > 0, "no answer was lost"
+
+
+def test_a_token_whose_answer_is_lost_is_made_once_wherever_the_connection_breaks(server):
+    parent = f"accounts/lost-{next(NUMBERS)}"
+    direct = Control(server, server.address)
+    direct.call("CreateAccount", account_id=parent.removeprefix("accounts/"))
+    replayed, cuts = 0, range(20, 400, 10)
+    for number, cut in enumerate(cuts):
+        with Proxy(server.address, f"--plan=down:reset={cut}") as proxy:
+            control = Control(server, proxy.address)
+            # With a secret of the caller's own, a replay loses nothing.
+            fields = {"secret": f"secret-of-mine-{parent}-{number}", "request_id": new_id()}
+            made, _ = control.until_answered("CreateToken", parent=parent, **fields)
+            replayed += made.replayed
+            control.close()
+    assert replayed > 0, "no answer was lost"
+    assert len(direct.call("ListTokens", parent=parent, page_size=100).tokens) == len(cuts)
+    # What was sent before, and has no id, is not made a second time.
+    again = (("grpc-previous-rpc-attempts", "1"),)
+    plain = Control(server, server.address)
+    plain.retries = 0
+    plain.reconnect()
+    with refused("ABORTED", "RETRY_UNSAFE"):
+        plain.call("CreateToken", parent=parent, more=again)
+    for client in (direct, plain):
+        client.close()
+
+
+def test_a_retry_across_a_drained_restart_counts_once(larder, tmp_path):
+    data = tmp_path / "data"
+    first = larder(data_dir=data)
+    team = first.account("team")
+    writes = [
+        ("Increment", {"key": b"n", "delta": 5, "request_id": "add"}),
+        ("Set", {"key": b"k", "precondition": ABSENT, "request_id": "create"}),
+        ("Delete", {"key": b"gone", "precondition": cache.Precondition(if_version=1), "request_id": "delete"}),
+        (
+            "BatchSet",
+            {
+                "requests": [cache.SetRequest(key=b"k", precondition=ABSENT)] * 2,
+                "request_id": "batch",
+            },
+        ),
+    ]
+    client = Client(first.address, team)
+    answers = [client.call(method, **fields) for method, fields in writes]
+    assert not any(answer.replayed for answer in answers)
+    client.close()
+    first.stop()
+    assert "requests=5" in first.stderr()
+
+    second = larder(data_dir=data)
+    client = Client(second.address, team)
+    assert client.call("GetUsage").request_id_count == 5
+    for (method, fields), answer in zip(writes, answers, strict=True):
+        again = client.call(method, **fields)
+        assert again.replayed, method
+        again.replayed = False
+        for result in getattr(again, "results", []):
+            result.response.replayed = False
+        assert again == answer, method
+    assert client.call("Get", key=b"n").hit.value == b"5"
+    with refused("INVALID_ARGUMENT", "REQUEST_ID_REUSED"):
+        client.call("Increment", key=b"n", delta=6, request_id="add")
+    # Another account's ids are its own.
+    other = Client(second.address, second.account("other"))
+    assert not other.call("Increment", key=b"n", delta=5, request_id="add").replayed
+    client.close()
+    other.close()
+
+
+def test_after_a_kill_a_request_of_the_snapshot_is_replayed_and_a_lost_one_counts(
+    larder, tmp_path
+):
+    data = tmp_path / "data"
+    first = larder(data_dir=data)
+    team = first.account("team")
+    client = Client(first.address, team)
+    client.call("Increment", key=b"n", delta=1, request_id="saved")
+    client.close()
+    first.stop()
+
+    second = larder(data_dir=data)
+    client = Client(second.address, team)
+    client.call("Increment", key=b"n", delta=1, request_id="lost")
+    client.close()
+    second.process.kill()
+    second.process.wait()
+
+    third = larder(data_dir=data)
+    client = Client(third.address, team)
+    saved = client.call("Increment", key=b"n", delta=1, request_id="saved")
+    assert (saved.replayed, saved.value) == (True, 1)
+    lost = client.call("Increment", key=b"n", delta=1, request_id="lost")
+    assert (lost.replayed, lost.value) == (False, 2)
+    client.close()

@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 import time
+import urllib.request
 from pathlib import Path
 
 import grpc
@@ -80,6 +81,7 @@ def test_after_a_crash_the_last_snapshot_counts_and_versions_do_not_go_back(lard
     before = len(snapshots(first))
     wait_for(lambda: len(snapshots(first)) > before, "no snapshot")
     seen = {path.name for path in snapshots(first)}
+    put(first, b"other")
     wait_for(lambda: {path.name for path in snapshots(first)} != seen, "no second snapshot")
     first.process.kill()
     first.process.wait()
@@ -115,6 +117,37 @@ def test_a_damaged_snapshot_is_named_and_the_one_before_is_loaded(larder, tmp_pa
     assert f"{newest.name}" in server.stderr()
     assert "damaged at byte" in server.stderr()
     assert newest.with_suffix(".damaged").exists()
+
+
+def metric(server, name: str) -> float:
+    """A figure of `/metrics` that has no labels."""
+    with urllib.request.urlopen(f"http://{server.admin}/metrics", timeout=PATIENCE_S) as page:
+        for line in page.read().decode().splitlines():
+            if line.startswith(f"{name} "):
+                return float(line.split()[1])
+    raise AssertionError(f"{name} is not among the metrics")
+
+
+def test_a_snapshot_is_not_written_again_while_nothing_changes(larder, tmp_path):
+    server = larder("--snapshot-interval", "1s", "--admin", "127.0.0.1:0")
+    put(server, b"k", b"v")
+    put(server, b"short", ttl={"nanos": 500_000_000})
+    skips = "larder_snapshot_skips_total"
+    wait_for(lambda: metric(server, skips) >= 2, "none was skipped")
+    before, told = snapshots(server), "larder_snapshot_last_success_timestamp_seconds"
+    # It is as good as new, and the alert for an old one stays quiet.
+    assert time.time() - metric(server, told) < 5
+    saves = metric(server, "larder_snapshot_saves_total")
+    assert get(server, b"k").value == b"v"
+    skipped = metric(server, skips)
+    wait_for(lambda: metric(server, skips) > skipped, "a read counts as a change")
+    assert (metric(server, "larder_snapshot_saves_total"), snapshots(server)) == (saves, before)
+    server.cache().Delete(cache.DeleteRequest(key=b"k"), timeout=PATIENCE_S)
+    wait_for(lambda: snapshots(server) != before, "a delete was not saved")
+    # One that somebody took away is written again.
+    gone = snapshots(server)[-1]
+    gone.unlink()
+    wait_for(gone.exists, "it was not written again")
 
 
 def test_a_full_disk_costs_the_new_snapshot_and_nothing_else(larder, tmp_path, monkeypatch):

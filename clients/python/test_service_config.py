@@ -40,6 +40,8 @@ def test_the_methods_that_are_retried_are_those_the_contract_calls_repeatable(fi
     }
     assert retried == repeatable
     assert ("larder.cache.v1.CacheService", "Increment") not in retried
+    # Without an id, a retry would make a second token.
+    assert ("larder.accounts.v1.AccountService", "CreateToken") not in retried
 
 
 @pytest.mark.parametrize("file", ["service-config.json", "service-config.round-robin.json"])

@@ -56,4 +56,4 @@ mod write;
 
 pub use config::{EngineConfig, Keyspace, MemoryUse, SweepReport};
 pub use engine::{Account, Engine};
-pub use snapshot::{OLD_VERSIONS, Owner, Restored, Walk};
+pub use snapshot::{Mark, OLD_VERSIONS, Owner, Restored, Walk};

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use larder_model::{
-    Call, Claimed, Mode, Once, OnceError, Outcome, ReplayLimits, ReplayUse, Request, Store as _,
-    Time, Window, Write,
+    Call, Claimed, Mode, Once, OnceError, Outcome, Remembered, ReplayLimits, ReplayUse, Request,
+    Store as _, Time, Window, Write,
 };
 use parking_lot::Mutex;
 
@@ -108,6 +108,15 @@ impl Requests {
         })
     }
 
+    /// Looks at the window, under its lock.
+    pub(crate) fn read<R>(&self, look: impl FnOnce(&Window<Outcome>) -> R) -> R {
+        look(&self.window.lock())
+    }
+
+    pub(crate) fn restore(&self, now: Time, remembered: Remembered<'_, Outcome>) {
+        self.with(|window| window.restore(now, remembered));
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.window.lock().is_empty()
     }
@@ -176,9 +185,7 @@ impl Engine {
                 None => Ok(fresh(self.carry_out(account, call, write).await?)),
             };
         }
-        if self.replay().is_full() {
-            self.relieve();
-        }
+        self.make_room_for_requests();
         let claimed = requests.with(|window| window.claim(call.now, request))?;
         if let Claimed::Known(outcome) = claimed {
             return Ok(replay(outcome));
@@ -208,6 +215,13 @@ impl Engine {
                 Outcome::Increment(self.increment(account, call, increment).await?)
             }
         })
+    }
+
+    /// Lets one more claim or outcome in, below the limit of all windows together.
+    pub(crate) fn make_room_for_requests(&self) {
+        if self.replay().is_full() {
+            self.relieve();
+        }
     }
 
     /// Makes room in the windows: each gives up its oldest eighth, so the next

@@ -31,4 +31,4 @@ pub use store::{
     ReadEffect, ScanBudget, Selection, Set, Store, StoreError, Written,
 };
 pub use time::{Expiry, Time, Ttl, TtlError};
-pub use window::{Claimed, Window};
+pub use window::{Claimed, Remembered, Window, WindowPlace};

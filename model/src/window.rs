@@ -7,6 +7,8 @@ use std::time::Duration;
 use crate::once::{Fingerprint, OnceError, ReplayUse, Request};
 use crate::time::Time;
 
+pub use saved::{Remembered, WindowPlace};
+
 /// What was claimed and recorded for the request ids of one account.
 ///
 /// An id is claimed before its write begins, and gets its outcome after, so that
@@ -20,6 +22,10 @@ pub struct Window<T> {
     known: HashMap<Arc<str>, Known<T>>,
     /// Ids with outcomes, the oldest first; each once.
     settled: VecDeque<Arc<str>>,
+    /// Ids that were taken from the front of those.
+    gone: u64,
+    /// Outcomes that were recorded or put back.
+    changes: u64,
     /// Claims and outcomes of all ids.
     entries: usize,
     forgotten_early: u64,
@@ -60,6 +66,8 @@ impl<T: Clone> Window<T> {
         Self {
             known: HashMap::new(),
             settled: VecDeque::new(),
+            gone: 0,
+            changes: 0,
             entries: 0,
             forgotten_early: 0,
             lasts,
@@ -134,18 +142,24 @@ impl<T: Clone> Window<T> {
             return;
         };
         let id = Arc::clone(id);
+        let until = self.end_of(now);
         let Some(known) = self.known.get_mut(&id) else {
             return;
         };
         if let Ok(at) = known.place(request.item) {
             known.items[at].1 = State::Done(outcome);
+            self.changes += 1;
         }
         if known.until.is_none() {
-            let lasts_ms = u64::try_from(self.lasts.as_millis()).unwrap_or(u64::MAX);
-            let until = now.as_millis().saturating_add(lasts_ms);
-            known.until = Some(Time::from_millis(until));
+            known.until = Some(until);
             self.settled.push_back(id);
         }
+    }
+
+    /// When what is recorded now is forgotten.
+    fn end_of(&self, now: Time) -> Time {
+        let lasts_ms = u64::try_from(self.lasts.as_millis()).unwrap_or(u64::MAX);
+        Time::from_millis(now.as_millis().saturating_add(lasts_ms))
     }
 
     /// Gives a claim back: the write came to nothing that is kept.
@@ -181,6 +195,11 @@ impl<T: Clone> Window<T> {
                 return;
             }
         }
+    }
+
+    /// How often an outcome came in. What is forgotten does not count.
+    pub const fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Ids that have outcomes.
@@ -225,6 +244,7 @@ impl<T: Clone> Window<T> {
         let Some(id) = self.settled.pop_front() else {
             return 0;
         };
+        self.gone += 1;
         let Some(known) = self.known.get_mut(&id) else {
             return 0;
         };
@@ -260,5 +280,6 @@ impl<T> Known<T> {
     }
 }
 
+mod saved;
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tower::Service as _;
 
+use larder_accounts::Accounts;
+
 use crate::snapshot::Stats;
 use crate::telemetry::exposition::Page;
 
@@ -40,6 +42,8 @@ pub(crate) struct Admin {
     /// There once calls are served.
     serving: OnceLock<Serving>,
     snapshots: Option<Arc<Stats>>,
+    /// Those of this process.
+    accounts: Option<Arc<Accounts>>,
 }
 
 /// What a server tells once it serves calls.
@@ -60,11 +64,12 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 impl Admin {
     /// Of a server that is not ready yet.
-    pub(crate) fn new(snapshots: Option<Arc<Stats>>) -> Arc<Self> {
+    pub(crate) fn new(snapshots: Option<Arc<Stats>>, accounts: Option<Arc<Accounts>>) -> Arc<Self> {
         Arc::new(Self {
             state: AtomicU8::new(LOADING),
             serving: OnceLock::new(),
             snapshots,
+            accounts,
         })
     }
 
@@ -157,7 +162,7 @@ impl Admin {
             return answer;
         }
         match path {
-            "/healthz" => text(StatusCode::OK, "ok\n"),
+            "/healthz" => text(StatusCode::OK, self.health()),
             "/readyz" => match self.state.load(Ordering::Relaxed) {
                 READY => text(StatusCode::OK, "ready\n"),
                 DRAINING => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
@@ -175,12 +180,45 @@ impl Admin {
         }
     }
 
+    /// Alive, and what is wrong all the same. A disk that takes nothing is no reason to
+    /// end the server: it answers from memory, which would be lost.
+    fn health(&self) -> String {
+        let snapshots = self.snapshots.as_ref().is_some_and(|it| it.is_failing());
+        let accounts = self
+            .accounts
+            .as_ref()
+            .is_some_and(|it| it.writes().is_failing);
+        let wrong = [
+            (snapshots, "the last snapshot could not be written\n"),
+            (accounts, "the accounts database could not be written\n"),
+        ];
+        let wrong = wrong
+            .into_iter()
+            .filter_map(|(is, what)| is.then_some(what));
+        std::iter::once("ok\n").chain(wrong).collect()
+    }
+
     fn metrics(&self) -> String {
         let metrics = self.serving.get().map(|serving| &serving.metrics);
         let mut text = metrics.map_or_else(String::new, |metrics| metrics());
         if let Some(snapshots) = &self.snapshots {
             let mut page = Page::default();
             snapshots.write(&mut page);
+            text.push_str(&page.into_text());
+        }
+        if let Some(accounts) = &self.accounts {
+            let writes = accounts.writes();
+            let mut page = Page::default();
+            page.counter(
+                "larder_accounts_write_failures_total",
+                "Changes of accounts and tokens that could not be made durable.",
+            )
+            .value(writes.failed);
+            page.gauge(
+                "larder_accounts_write_failing",
+                "1 if the last change of accounts could not be made durable.",
+            )
+            .value(u8::from(writes.is_failing));
             text.push_str(&page.into_text());
         }
         text
@@ -214,7 +252,7 @@ mod tests {
 
     #[tokio::test]
     async fn health_and_counters_are_told() {
-        let admin = Admin::new(Some(Arc::default()));
+        let admin = Admin::new(Some(Arc::default()), None);
         check(&admin, Method::GET, "/healthz", 200, "ok").await;
         check(&admin, Method::GET, "/readyz", 503, "loading").await;
         let saves = "larder_snapshot_saves_total 0\n";

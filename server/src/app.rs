@@ -154,7 +154,8 @@ impl App {
         let (telemetry, exporter) = Telemetry::build(&config.telemetry, interceptors, random()?)?;
         let store = Arc::new(engine(&config, snapshots.as_ref())?);
         let snapshot_stats = Arc::<Stats>::default();
-        let admin = Admin::new(snapshots.is_some().then(|| Arc::clone(&snapshot_stats)));
+        let stats = snapshots.is_some().then(|| Arc::clone(&snapshot_stats));
+        let admin = Admin::new(stats, accounts.clone());
         let accounts_by_certificate =
             certificate_accounts(config.certificate_accounts.clone(), certificates.as_ref());
         let who = Who {

@@ -70,13 +70,15 @@ async fn usage(caller: &Caller, out: &mut Output) -> Result<(), Failure> {
             "misses": usage.misses,
             "evicted": usage.evicted,
             "expired": usage.expired,
+            "request_ids": usage.request_ids,
+            "forgotten_request_ids": usage.forgotten_request_ids,
         }))?,
         Format::Text => out.pairs(&usage_pairs(&usage))?,
     }
     Ok(())
 }
 
-fn usage_pairs(usage: &Usage) -> [(&'static str, String); 7] {
+fn usage_pairs(usage: &Usage) -> [(&'static str, String); 9] {
     let quota = usage.quota;
     let reads = usage.hits.saturating_add(usage.misses);
     // Tenths of a percent, in whole numbers.
@@ -109,6 +111,11 @@ fn usage_pairs(usage: &Usage) -> [(&'static str, String); 7] {
         ("hit rate", rate),
         ("evicted", usage.evicted.to_string()),
         ("expired", usage.expired.to_string()),
+        ("request ids", usage.request_ids.to_string()),
+        (
+            "forgotten request ids",
+            usage.forgotten_request_ids.to_string(),
+        ),
     ]
 }
 

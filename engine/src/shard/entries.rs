@@ -98,6 +98,8 @@ pub(crate) struct Core {
     memory: Arc<Memory>,
     first_version: u64,
     shard: usize,
+    /// Writes, new ends, and entries that went before their time.
+    changes: u64,
 }
 
 impl Core {
@@ -122,22 +124,30 @@ impl Core {
             memory,
             first_version,
             shard,
+            changes: 0,
         }
     }
 
     /// An empty core in the place of this one.
     pub(crate) fn take(&mut self) -> Self {
-        let empty = Self::new(
+        let mut empty = Self::new(
             self.hasher,
             Arc::clone(&self.memory),
             self.first_version,
             self.shard,
         );
+        empty.changes = self.changes + 1;
         std::mem::replace(self, empty)
     }
 
     pub(crate) const fn charged(&self) -> u64 {
         self.charged
+    }
+
+    /// How often something was changed here that does not change by itself: entries
+    /// that expire do not count.
+    pub(crate) const fn changes(&self) -> u64 {
+        self.changes
     }
 
     pub(crate) const fn memory(&self) -> &Arc<Memory> {
@@ -257,6 +267,7 @@ impl Core {
         large: Option<Arc<[u8]>>,
         owner: &Arc<Ledger>,
     ) {
+        self.changes += 1;
         self.settle_owner(owner);
         let (parts, bytes) = draft.encode();
         let at = self.slab.insert(|slot| {
@@ -286,6 +297,7 @@ impl Core {
         large: Option<Arc<[u8]>>,
         trash: &mut Trash,
     ) {
+        self.changes += 1;
         let slot = &self.slab[at];
         let before = Record::read(slot.parts, &slot.record).size_bytes();
         let (weight, charged) = (slot.weight(), charge_of(slot));
@@ -319,6 +331,7 @@ impl Core {
     pub(crate) fn expire_at(&mut self, at: u32, expiry: Expiry) {
         let end = expiry_ms(expiry);
         if self.slab[at].expiry_ms != end {
+            self.changes += 1;
             self.wheel.remove(&mut self.slab, at);
             self.slab[at].expiry_ms = end;
             self.time(at);
@@ -334,6 +347,7 @@ impl Core {
 
     /// Takes an entry out, and gives its room back.
     pub(crate) fn remove(&mut self, at: u32, gone: Gone, trash: &mut Trash) {
+        self.changes += u64::from(gone != Gone::Expired);
         self.wheel.remove(&mut self.slab, at);
         let (slab, hasher) = (&self.slab, &self.hasher);
         let hash_of = |at| slab.entry(at).map(|slot| hash_of(hasher, slot));

@@ -4,8 +4,11 @@
 //! here. Both directions go through what every call uses — steps of a walk, and
 //! attempts at a write — so that quotas, memory and expiry hold as ever.
 
+mod mark;
+mod requests;
 mod restore;
 mod walk;
 
+pub use mark::Mark;
 pub use restore::{OLD_VERSIONS, Restored};
 pub use walk::{Owner, Walk};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use larder_model::{AccountId, EntryMeta, EntryRef, Quota, Time};
 
+use super::requests::RequestPosition;
 use crate::engine::{Account, Engine};
 use crate::partition::Partition;
 use crate::shard::Core;
@@ -34,12 +35,13 @@ pub struct Owner<'a> {
 /// and the account's name.
 #[derive(Debug)]
 pub struct Walk {
-    accounts: Vec<(AccountId, Account)>,
+    pub(super) accounts: Vec<(AccountId, Account)>,
     /// In a shared key space: by the number of its ledger, an account's place.
     by_number: BTreeMap<u32, usize>,
     shared: Option<Arc<Partition>>,
     at: usize,
     position: Position,
+    pub(super) request_position: RequestPosition,
 }
 
 /// A large value that a step met: visited when the lock was given back.
@@ -63,6 +65,7 @@ impl Engine {
             shared: self.shared_partition().map(Arc::clone),
             at: 0,
             position: Position::default(),
+            request_position: RequestPosition::default(),
         }
     }
 }

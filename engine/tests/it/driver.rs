@@ -3,14 +3,40 @@
 use std::env;
 
 use larder_engine::Keyspace;
-use larder_model::AtLimit;
-use larder_model::suite::{Drive, Driven, check_cases, drive};
+use larder_model::suite::{Drive, Driven, check_cases, drive, drive_once};
+use larder_model::{AtLimit, ReplayLimits};
 
 use crate::{MEMORY, engine};
 
 #[test]
 fn does_as_every_case_says() {
     check_cases(|| engine(MEMORY, Keyspace::PerAccount));
+}
+
+#[test]
+fn remembers_requests_as_a_list_of_all_that_happened() {
+    let check = |max_per_account: usize, keyspace: Keyspace| {
+        for seed in 0..8 {
+            let store = engine(MEMORY, keyspace).remembering(ReplayLimits {
+                max_per_account,
+                ..ReplayLimits::default()
+            });
+            let driven = drive_once(&store, seed, 20_000).expect("as the list does");
+            assert!(driven.fresh > 2_000, "{driven:?}");
+            assert!(driven.replayed > 100, "{driven:?}");
+            assert!(driven.refused > 200, "{driven:?}");
+            assert_eq!(
+                driven.forgotten_early > 0,
+                max_per_account < 100,
+                "{driven:?}"
+            );
+            store.validate().expect("all in agreement");
+        }
+    };
+    check(8, Keyspace::PerAccount);
+    check(1, Keyspace::PerAccount);
+    check(1_000, Keyspace::PerAccount);
+    check(8, Keyspace::Shared);
 }
 
 /// Operations in all; the same on every run, unless the environment asks for

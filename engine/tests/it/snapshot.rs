@@ -1,12 +1,14 @@
 //! What a walk over everything shows, and what comes back of it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use larder_engine::{Engine, EngineConfig, Keyspace, Restored};
-use larder_model::suite::{Random, account, block_on};
+use larder_model::suite::{Random, account, block_on, entry_key};
 use larder_model::{
-    AccountId, AtLimit, Call, Condition, EntryKey, Expiry, ExpiryChange, Key, Limits, Namespace,
-    Quota, Set, Store, Time, Version,
+    AccountId, AtLimit, Call, Condition, EntryKey, Expiry, ExpiryChange, Fingerprint, Increment,
+    Key, Limits, Namespace, Once, Outcome, Quota, ReplayLimits, Request, RequestId, Set, Store,
+    Time, Version, Write,
 };
 
 use crate::{MEMORY, Tenant, engine, quota};
@@ -198,5 +200,189 @@ fn what_lives_throughout_a_walk_is_shown_once_whatever_happens_meanwhile() {
         assert_eq!(stayed.count(), 5_000);
         assert!(others > 1_000, "{others}");
         engine.validate().expect("all in agreement");
+    }
+}
+
+fn add_once(engine: &Engine, account: &larder_engine::Account, now: u64, id: &str) -> Once {
+    let request = Request {
+        id: RequestId::parse(id).expect("an id"),
+        fingerprint: Fingerprint([1; 16]),
+        item: 0,
+    };
+    let add = Write::Increment(Increment {
+        at: entry_key("", b"n"),
+        delta: 1,
+        initial: 0,
+        initial_expiry: Expiry::Never,
+        upper_bound: None,
+        lower_bound: None,
+    });
+    let call = Call::at(Time::from_millis(now));
+    block_on(engine.once(account, call, request, add)).expect("counted")
+}
+
+/// The requests of an engine, by account and id: as a snapshot has them.
+fn requests(engine: &Engine, now: u64) -> Vec<(AccountId, String, Time, Outcome)> {
+    let mut seen = Vec::new();
+    let mut walk = engine.walk();
+    while walk.step_requests(Time::from_millis(now), |owner, it| {
+        let id = it.request.id.as_str().to_owned();
+        seen.push((owner.id.clone(), id, it.until, it.outcome));
+    }) {}
+    seen
+}
+
+#[test]
+fn a_request_that_was_walked_is_a_repeat_in_the_next_engine() {
+    for keyspace in [Keyspace::PerAccount, Keyspace::Shared] {
+        let old = engine(MEMORY, keyspace);
+        let new = engine(MEMORY, keyspace);
+        for name in ["a", "b"] {
+            let account = old.open(&account(name, "1"), Quota::UNLIMITED);
+            for number in 0..1000 {
+                let _ = add_once(&old, &account, number, &format!("i{number}"));
+            }
+        }
+        let mut walk = old.walk();
+        while walk.step_requests(Time::from_millis(600_100), |owner, it| {
+            let account = new.open(owner.id, Quota::UNLIMITED);
+            new.restore_request(&account, Time::from_millis(600_100), it);
+        }) {}
+        assert_eq!(requests(&new, 600_100), requests(&old, 600_100));
+        assert_eq!(requests(&new, 600_100).len(), 2 * 899, "a hundred are over");
+        let account = new.open(&account("b", "1"), Quota::UNLIMITED);
+        let check = |now: u64, id: &str, replayed: bool| {
+            let once = add_once(&new, &account, now, id);
+            assert_eq!(once.replayed, replayed, "{id}");
+        };
+        check(600_100, "i100", false);
+        check(600_100, "i101", true);
+        check(600_101, "i101", false);
+        check(600_998, "i999", true);
+        check(600_998, "new", false);
+        new.validate().expect("all in agreement");
+    }
+}
+
+#[test]
+fn what_is_put_back_of_requests_is_bounded_as_what_is_recorded() {
+    let limits = |max_per_account, max_total| ReplayLimits {
+        window: Duration::from_secs(600),
+        max_per_account,
+        max_total,
+    };
+    let old = engine(MEMORY, Keyspace::PerAccount);
+    for name in ["a", "b", "c"] {
+        let account = old.open(&account(name, "1"), Quota::UNLIMITED);
+        for number in 0..200 {
+            let _ = add_once(&old, &account, 0, &format!("i{number}"));
+        }
+    }
+    let new = engine(MEMORY, Keyspace::PerAccount).remembering(limits(80, 120));
+    let mut walk = old.walk();
+    while walk.step_requests(Time::ZERO, |owner, it| {
+        let account = new.open(owner.id, Quota::UNLIMITED);
+        new.restore_request(&account, Time::ZERO, it);
+    }) {}
+    let kept = requests(&new, 0);
+    assert!((100..=120).contains(&kept.len()), "{}", kept.len());
+    for name in ["a", "b", "c"] {
+        let of_it: Vec<_> = kept
+            .iter()
+            .filter(|it| it.0 == account(name, "1"))
+            .collect();
+        assert!((1..=80).contains(&of_it.len()), "{name}: {}", of_it.len());
+        assert_eq!(of_it.last().expect("one").1, "i199", "the newest stay");
+    }
+    let _held = ["a", "b", "c"].map(|name| new.open(&account(name, "1"), Quota::UNLIMITED));
+    let before = new.memory_use().used_bytes;
+    new.sweep(Time::from_millis(600_000), 1_000);
+    let freed = before - new.memory_use().used_bytes;
+    assert_eq!(freed, kept.len() as u64 * 320);
+}
+
+#[test]
+fn a_walk_over_requests_ends_however_many_come_meanwhile() {
+    let engine = engine(MEMORY, Keyspace::PerAccount);
+    let account = engine.open(&account("a", "1"), Quota::UNLIMITED);
+    for number in 0..500 {
+        let _ = add_once(&engine, &account, 0, &format!("i{number}"));
+    }
+    let (mut walk, mut more, mut shown) = (engine.walk(), 0, 0);
+    while walk.step_requests(Time::ZERO, |_, _| shown += 1) {
+        for _ in 0..300 {
+            more += 1;
+            let _ = add_once(&engine, &account, 0, &format!("more{more}"));
+        }
+    }
+    assert_eq!(shown, 500);
+}
+
+#[test]
+fn a_mark_differs_after_every_change_and_after_nothing_else() {
+    for keyspace in [Keyspace::PerAccount, Keyspace::Shared] {
+        let engine = engine(MEMORY, keyspace);
+        let tenant = Tenant::open(&engine, "a", Quota::UNLIMITED);
+        let mut last = engine.mark();
+        let mut check = |what: &str, changes: bool, act: &mut dyn FnMut()| {
+            act();
+            let mark = engine.mark();
+            assert_eq!(mark != last, changes, "{what}");
+            last = mark;
+        };
+        let key = |key| entry_key("", key);
+        check("a write", true, &mut || {
+            drop(tenant.set(0, b"k", b"v", None))
+        });
+        check("the same write", true, &mut || {
+            drop(tenant.set(0, b"k", b"v", None))
+        });
+        check("another key", true, &mut || {
+            drop(tenant.set(0, b"due", b"v", Some(50)))
+        });
+        check("a read", false, &mut || drop(tenant.get(0, b"k")));
+        check("a miss", false, &mut || drop(tenant.get(0, b"none")));
+        check("a dry write", false, &mut || {
+            let set = set("", b"k", b"dry", Expiry::Never, 0);
+            let written = engine.set(&tenant.account, Call::at(Time::ZERO).dry(), set);
+            block_on(written).expect("there is room");
+        });
+        let touch = |end: Expiry| {
+            let touched = engine.get_and_touch(
+                &tenant.account,
+                Call::at(Time::ZERO),
+                key(b"k"),
+                end,
+                |it| it.is_some(),
+            );
+            assert_eq!(block_on(touched), Ok(true));
+        };
+        let end = Expiry::At(Time::from_millis(90));
+        check("another end", true, &mut || touch(end));
+        check("the same end", false, &mut || touch(end));
+        check("no end", true, &mut || touch(Expiry::Never));
+        check("a request with an id", true, &mut || {
+            let _ = add_once(&engine, &tenant.account, 0, "i");
+        });
+        check("a repeat", false, &mut || {
+            let _ = add_once(&engine, &tenant.account, 0, "i");
+        });
+        check("time that passes", false, &mut || {
+            engine.sweep(Time::from_millis(60), 1_000);
+        });
+        check("an account that looks", false, &mut || {
+            let other = Tenant::open(&engine, "other", Quota::UNLIMITED);
+            assert_eq!(other.get(60, b"none"), None);
+        });
+        check("another quota", true, &mut || {
+            let _ = Tenant::open(&engine, "a", quota(9, 999, AtLimit::Refuse));
+        });
+        check("a delete", true, &mut || assert!(tenant.delete(60, b"k")));
+        check("a delete of nothing", false, &mut || {
+            assert!(!tenant.delete(60, b"k"))
+        });
+        check("an account that goes", true, &mut || {
+            engine.close(&account("a", "1").name);
+        });
     }
 }

@@ -4,6 +4,8 @@
 //! - [`Naive`]: an account as a sorted map and arithmetic, and
 //!   [`drive`]: a seeded driver that does the same to a store and to the model,
 //!   and compares every answer, and every counter after every operation.
+//! - [`drive_once`]: the same for writes with a request id, whose stories
+//!   [`check_cases`] plays too.
 //!
 //! Nothing here sleeps, asks a clock or draws a random number: a difference is
 //! reported with its seed and step, and happens again.
@@ -12,6 +14,7 @@ mod cases;
 mod driver;
 mod life;
 mod naive;
+mod once;
 mod operation;
 mod random;
 mod side;
@@ -28,6 +31,7 @@ use crate::store::Store;
 pub use cases::{Case, Step, cases};
 pub use driver::{Difference, Drive, Driven, drive};
 pub use naive::{Kept, Naive, Place};
+pub use once::{OnceDriven, drive_once};
 pub use random::Random;
 
 /// Runs a future to its end on this thread, polling it as fast as it can.
@@ -75,4 +79,5 @@ pub fn check_cases<S: Store>(mut make: impl FnMut() -> S) {
     for case in cases() {
         case.check(&make());
     }
+    once::check_stories(&mut make);
 }

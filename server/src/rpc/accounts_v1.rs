@@ -1,14 +1,15 @@
 //! `larder.accounts.v1.AccountService`, over the accounts of this process.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use buffa::{MessageField, ViewEncode as _};
 use connectrpc::{RequestContext, ServiceRequest, ServiceResult};
 use larder_accounts::{
-    Account, AccountError, AccountSettings, AccountUpdate, Accounts, Action, Actions, FieldError,
-    NewToken, PageRequest, Secret, Token, TokenError, TokenName, UnixMillis,
-    parse_account_resource,
+    Account, AccountError, AccountSettings, AccountUpdate, Accounts, Action, Actions,
+    DatabaseError, FieldError, NewToken, PageRequest, Secret, Token, TokenError, TokenName,
+    UnixMillis, parse_account_resource,
 };
 use larder_api::accounts_v1::{self as wire, AccountService};
 use larder_api::errors::Reason;
@@ -506,6 +507,20 @@ fn field_failure(error: FieldError) -> Failure {
     Failure::field(reason, error.field, error.reason)
 }
 
+/// When the disk may have room again.
+const DATABASE_DELAY: Duration = Duration::from_secs(1);
+
+/// The change may be on the disk or not: the next one finds out. Who calls is told
+/// no path and no cause of the machine's.
+fn database_failure(error: &DatabaseError) -> Failure {
+    let cause = error.source().map(ToString::to_string);
+    tracing::error!(
+        cause = cause.as_deref().unwrap_or("-"),
+        "THE ACCOUNTS DATABASE COULD NOT BE WRITTEN; accounts stay as they were"
+    );
+    Failure::new(Reason::StoreUnavailable, error.to_string()).retry_after(DATABASE_DELAY)
+}
+
 fn account_failure(error: AccountError) -> Failure {
     let reason = match error {
         AccountError::Field(error) => return field_failure(error),
@@ -522,7 +537,7 @@ fn account_failure(error: AccountError) -> Failure {
         AccountError::AlreadyExists => Reason::AccountExists,
         AccountError::Protected => Reason::AccountProtected,
         AccountError::TooMany { .. } => Reason::TooMany,
-        AccountError::Database(_) => Reason::Internal,
+        AccountError::Database(error) => return database_failure(&error),
     };
     Failure::new(reason, error.to_string())
 }
@@ -534,7 +549,7 @@ fn token_failure(error: TokenError) -> Failure {
         TokenError::NotFound => Reason::TokenNotFound,
         TokenError::AlreadyExists => Reason::TokenExists,
         TokenError::TooMany { .. } => Reason::TooMany,
-        TokenError::Database(_) => Reason::Internal,
+        TokenError::Database(error) => return database_failure(&error),
     };
     Failure::new(reason, error.to_string())
 }

@@ -106,6 +106,11 @@ impl Directory {
         self.list(State::Whole)
     }
 
+    /// Whether a whole snapshot is still where it was put.
+    pub(super) fn has(&self, number: u64) -> bool {
+        self.file(number, State::Whole).is_file()
+    }
+
     /// A number above all there are.
     pub(super) fn next_number(&self) -> io::Result<u64> {
         let states = [State::Whole, State::Part, State::Damaged];

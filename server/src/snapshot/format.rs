@@ -12,8 +12,10 @@ use sha2::{Digest as _, Sha256};
 
 /// What a snapshot begins with.
 pub(super) const MAGIC: [u8; 8] = *b"LARDERSS";
-/// The version of the format that is written, and the only one that is read.
-pub(super) const FORMAT: u32 = 1;
+/// The version of the format that is written.
+pub(super) const FORMAT: u32 = 2;
+/// The oldest that is read: it knows no requests.
+const OLDEST_FORMAT: u32 = 1;
 /// Bytes of the header.
 pub(super) const HEADER_BYTES: usize = 44;
 /// Bytes before and after the content of a block.
@@ -25,13 +27,14 @@ pub(super) const BLOCK_BYTES: usize = 256 << 10;
 pub(super) const MAX_BLOCK_BYTES: usize = 4 << 20;
 /// Bytes of an entry in a block beside its namespace, key and value.
 pub(super) const ENTRY_HEAD_BYTES: usize = 33;
-const END_BYTES: usize = 24 + 32;
+const DIGEST_BYTES: usize = 32;
 
 /// What is in a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Accounts,
     Entries,
+    Requests,
     End,
 }
 
@@ -40,14 +43,16 @@ impl Kind {
         match self {
             Self::Accounts => 1,
             Self::Entries => 2,
+            Self::Requests => 3,
             Self::End => 255,
         }
     }
 
-    const fn parse(number: u8) -> Option<Self> {
+    const fn parse(number: u8, format: u32) -> Option<Self> {
         match number {
             1 => Some(Self::Accounts),
             2 => Some(Self::Entries),
+            3 if format > OLDEST_FORMAT => Some(Self::Requests),
             255 => Some(Self::End),
             _ => None,
         }
@@ -57,6 +62,8 @@ impl Kind {
 /// The first bytes of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
+    /// Which version of the format it is of.
+    pub(super) format: u32,
     /// Which snapshot: the number in its file's name.
     pub(super) number: u64,
     /// When it was begun, milliseconds since 1970.
@@ -69,7 +76,7 @@ impl Header {
     pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..8].copy_from_slice(&MAGIC);
-        bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.format.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.number.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.begun_unix_ms.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.end_version.to_le_bytes());
@@ -85,13 +92,15 @@ impl Header {
         if u32_at(bytes, 40) != crc32fast::hash(&bytes[..40]) {
             return Err(Damage::new(0, "the header's checksum is wrong"));
         }
-        if u32_at(bytes, 8) != FORMAT {
+        let format = u32_at(bytes, 8);
+        if !(OLDEST_FORMAT..=FORMAT).contains(&format) {
             return Err(Damage::new(
                 8,
                 "it is of a format that this server does not know",
             ));
         }
         Ok(Self {
+            format,
             number: u64_at(bytes, 16),
             begun_unix_ms: u64_at(bytes, 24),
             end_version: u64_at(bytes, 32),
@@ -105,6 +114,28 @@ pub(super) struct Totals {
     pub(super) accounts: u64,
     pub(super) entries: u64,
     pub(super) blocks: u64,
+    /// Outcomes of requests; the first format has no such number.
+    pub(super) requests: u64,
+}
+
+impl Totals {
+    const fn count(&mut self, kind: Kind, count: u64) {
+        match kind {
+            Kind::Accounts => self.accounts += count,
+            Kind::Entries => self.entries += count,
+            Kind::Requests => self.requests += count,
+            Kind::End => {}
+        }
+    }
+
+    fn encode(&self, format: u32) -> Vec<u8> {
+        let mut numbers = vec![self.accounts, self.entries, self.blocks];
+        if format > OLDEST_FORMAT {
+            numbers.push(self.requests);
+        }
+        let bytes = numbers.into_iter().flat_map(u64::to_le_bytes);
+        bytes.collect()
+    }
 }
 
 /// Where a snapshot is not what was written, and how that shows.
@@ -139,6 +170,7 @@ pub(super) enum ReadError {
 /// Writes blocks.
 pub(super) struct Writer<W> {
     out: W,
+    format: u32,
     number: u64,
     digest: Sha256,
     totals: Totals,
@@ -152,6 +184,7 @@ impl<W: io::Write> Writer<W> {
         out.write_all(&bytes)?;
         Ok(Self {
             out,
+            format: header.format,
             number: header.number,
             digest: Sha256::new_with_prefix(bytes),
             totals: Totals::default(),
@@ -169,11 +202,7 @@ impl<W: io::Write> Writer<W> {
             self.written += part.len() as u64;
         }
         self.totals.blocks += 1;
-        match kind {
-            Kind::Accounts => self.totals.accounts += count,
-            Kind::Entries => self.totals.entries += count,
-            Kind::End => {}
-        }
+        self.totals.count(kind, count);
         Ok(())
     }
 
@@ -181,10 +210,7 @@ impl<W: io::Write> Writer<W> {
     /// is in them.
     pub(super) fn end(mut self) -> io::Result<(W, u64, Totals)> {
         let totals = self.totals;
-        let mut content = Vec::with_capacity(END_BYTES);
-        for number in [totals.accounts, totals.entries, totals.blocks] {
-            content.extend_from_slice(&number.to_le_bytes());
-        }
+        let mut content = totals.encode(self.format);
         content.extend_from_slice(&self.digest.clone().finalize());
         self.block(Kind::End, &content, 0)?;
         Ok((self.out, self.written, totals))
@@ -245,7 +271,7 @@ impl<R: io::Read> Reader<R> {
         if u64_at(&head, 8) != self.totals.blocks {
             return Err(Damage::new(at, "the block stands in another one's place").into());
         }
-        let kind = Kind::parse(head[0]);
+        let kind = Kind::parse(head[0], self.header.format);
         let kind = kind.ok_or(Damage::new(at, "the block is of an unknown kind"))?;
         self.offset += (HEAD_BYTES + length + CHECKSUM_BYTES) as u64;
         if kind == Kind::End {
@@ -261,27 +287,20 @@ impl<R: io::Read> Reader<R> {
 
     /// Counts what the last block held.
     pub(super) const fn count(&mut self, kind: Kind, count: u64) {
-        match kind {
-            Kind::Accounts => self.totals.accounts += count,
-            Kind::Entries => self.totals.entries += count,
-            Kind::End => {}
-        }
+        self.totals.count(kind, count);
     }
 
     fn check_end(&mut self, at: u64) -> Result<(), ReadError> {
         let content = &self.content;
-        if content.len() != END_BYTES {
+        let totals = self.totals.encode(self.header.format);
+        if content.len() != totals.len() + DIGEST_BYTES {
             return Err(Damage::new(at, "the last block has another length").into());
         }
-        let totals = Totals {
-            accounts: u64_at(content, 0),
-            entries: u64_at(content, 8),
-            blocks: u64_at(content, 16),
-        };
-        if totals != self.totals {
+        let (numbers, digest) = content.split_at(totals.len());
+        if *numbers != totals[..] {
             return Err(Damage::new(at, "the last block counts what is not there").into());
         }
-        if content[24..] != self.digest.clone().finalize()[..] {
+        if *digest != self.digest.clone().finalize()[..] {
             return Err(Damage::new(at, "the digest of the whole is wrong").into());
         }
         if self.input.read(&mut [0])? > 0 {
@@ -409,13 +428,13 @@ fn take_text<'a>(block: &mut &'a [u8]) -> Option<&'a str> {
     std::str::from_utf8(text).ok()
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     let mut number = [0; 4];
     number.copy_from_slice(&bytes[at..at + 4]);
     u32::from_le_bytes(number)
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut number = [0; 8];
     number.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(number)

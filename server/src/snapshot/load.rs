@@ -14,6 +14,7 @@ use larder_model::{
 };
 
 use super::format::{Damage, Entry, Header, Kind, ReadError, Reader, take_account};
+use super::requests::{Offset, Recorded};
 use crate::clock::{self, Clock};
 
 /// Between two lines of the log about a long load.
@@ -46,6 +47,8 @@ pub(super) enum Versions {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Loaded {
     pub(crate) entries: u64,
+    /// Outcomes of requests whose accounts are there, and whose time had not come.
+    pub(crate) requests: u64,
     pub(crate) bytes: u64,
     /// Their time had come meanwhile.
     pub(crate) expired: u64,
@@ -95,7 +98,14 @@ pub(super) fn verify_from(
         while !content.is_empty() {
             match kind {
                 Kind::Accounts => drop(take_account(&mut content).ok_or_else(bad)?),
-                _ => {
+                Kind::Requests => {
+                    let offset = Offset { unix_ms: 0 };
+                    let recorded = Recorded::take(&mut content, offset).ok_or_else(bad)?;
+                    if u64::from(recorded.account) >= accounts {
+                        return Err(bad().into());
+                    }
+                }
+                Kind::Entries | Kind::End => {
                     let entry = Entry::take(&mut content).ok_or_else(bad)?;
                     if u64::from(entry.account) >= accounts || parse(&entry, &WIDEST).is_none() {
                         return Err(bad().into());
@@ -134,15 +144,24 @@ pub(super) fn fill(
         let bad = || Damage::new(offset, "the block holds what cannot be");
         while !content.is_empty() {
             count += 1;
-            if kind == Kind::Accounts {
-                let (id, quota) = take_account(&mut content).ok_or_else(bad)?;
-                let quota = (target.quota)(&id, quota);
-                accounts.push(quota.map(|quota| target.engine.open(&id, quota)));
-            } else {
-                let entry = Entry::take(&mut content).ok_or_else(bad)?;
-                let number = usize::try_from(entry.account).unwrap_or(usize::MAX);
-                let account = accounts.get(number).ok_or_else(bad)?;
-                target.put(account.as_ref(), &entry, &mut loaded);
+            let of = |number: u32| accounts.get(usize::try_from(number).unwrap_or(usize::MAX));
+            match kind {
+                Kind::Accounts => {
+                    let (id, quota) = take_account(&mut content).ok_or_else(bad)?;
+                    let quota = (target.quota)(&id, quota);
+                    accounts.push(quota.map(|quota| target.engine.open(&id, quota)));
+                }
+                Kind::Requests => {
+                    let offset = target.offset();
+                    let recorded = Recorded::take(&mut content, offset).ok_or_else(bad)?;
+                    let account = of(recorded.account).ok_or_else(bad)?;
+                    target.remember(account.as_ref(), &recorded, &mut loaded);
+                }
+                Kind::Entries | Kind::End => {
+                    let entry = Entry::take(&mut content).ok_or_else(bad)?;
+                    let account = of(entry.account).ok_or_else(bad)?;
+                    target.put(account.as_ref(), &entry, &mut loaded);
+                }
             }
         }
         reader.count(kind, count);
@@ -150,6 +169,23 @@ pub(super) fn fill(
 }
 
 impl Target<'_> {
+    fn offset(&self) -> Offset {
+        Offset {
+            unix_ms: self.clock.unix_millis_of(Time::ZERO),
+        }
+    }
+
+    fn remember(&self, account: Option<&Account>, recorded: &Recorded<'_>, loaded: &mut Loaded) {
+        let now = self.clock.now();
+        let remembered = recorded.remembered;
+        if let Some(account) = account
+            && remembered.until > now
+        {
+            self.engine.restore_request(account, now, remembered);
+            loaded.requests += 1;
+        }
+    }
+
     fn put(&self, account: Option<&Account>, entry: &Entry<'_>, loaded: &mut Loaded) {
         let now = self.clock.now();
         let Some(account) = account else {

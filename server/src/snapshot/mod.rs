@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `format.rs` | the bytes of a file |
+//! | `requests.rs` | in it, what is remembered of requests with an id |
 //! | `save.rs` | the store into a file, while calls go on |
 //! | `load.rs` | a file into the store, before the first call |
 //! | `directory.rs` | which files there are, and which counts |
@@ -16,6 +17,7 @@
 mod directory;
 mod format;
 mod load;
+mod requests;
 mod save;
 mod saver;
 mod stats;
@@ -175,6 +177,7 @@ fn tell(path: &Path, loaded: &Loaded, is_crash: bool) {
     let file = path.display();
     let Loaded {
         entries,
+        requests,
         bytes,
         expired,
         no_account,
@@ -182,7 +185,7 @@ fn tell(path: &Path, loaded: &Loaded, is_crash: bool) {
         too_long,
     } = *loaded;
     tracing::info!(
-        %file, entries, bytes, expired, no_account, no_room, too_long, "loaded a snapshot"
+        %file, entries, requests, bytes, expired, no_account, no_room, too_long, "loaded a snapshot"
     );
     if is_crash {
         tracing::warn!(

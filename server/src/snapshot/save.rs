@@ -6,10 +6,11 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use larder_engine::{Engine, Walk};
-use larder_model::{Expiry, Time};
+use larder_model::Time;
 
 use super::directory::Directory;
-use super::format::{BLOCK_BYTES, Entry, Header, Kind, Totals, Writer, push_account};
+use super::format::{BLOCK_BYTES, Entry, FORMAT, Header, Kind, Totals, Writer, push_account};
+use super::requests::{Offset, Recorded};
 use crate::clock::{self, Clock};
 
 /// Bytes between two waits for the disk: what the kernel has not written yet
@@ -21,6 +22,14 @@ const SYNC_BYTES: u64 = 32 << 20;
 pub(super) struct Source<'a> {
     pub(super) engine: &'a Engine,
     pub(super) clock: &'a Clock,
+}
+
+impl Source<'_> {
+    fn offset(&self) -> Offset {
+        Offset {
+            unix_ms: self.clock.unix_millis_of(Time::ZERO),
+        }
+    }
 }
 
 /// Why there is no new snapshot. The old ones are as they were.
@@ -39,6 +48,8 @@ pub(crate) enum SaveError {
 pub(crate) struct Saved {
     pub(crate) number: u64,
     pub(crate) entries: u64,
+    /// Outcomes of requests with an id.
+    pub(crate) requests: u64,
     pub(crate) bytes: u64,
 }
 
@@ -65,6 +76,7 @@ pub(super) fn save(
     Ok(Saved {
         number,
         entries: totals.entries,
+        requests: totals.requests,
         bytes,
     })
 }
@@ -77,6 +89,7 @@ pub(super) fn write(
     cancelled: &AtomicBool,
 ) -> Result<(u64, Totals), SaveError> {
     let header = Header {
+        format: FORMAT,
         number,
         begun_unix_ms: clock::unix_millis(),
         end_version: source.engine.end_version(),
@@ -84,11 +97,13 @@ pub(super) fn write(
     let mut walk = source.engine.walk();
     let mut writer = Writer::begin(out, &header)?;
     let places = write_accounts(&walk, &mut writer)?;
+    // Before the entries: what every outcome stands for is then among them.
+    write_requests(source, &mut walk, &places, &mut writer, cancelled)?;
     let mut block = Vec::with_capacity(BLOCK_BYTES * 2);
     let mut count = 0;
     let mut goes_on = true;
     while goes_on {
-        let offset_ms = source.clock.unix_millis_of(Time::ZERO);
+        let offset = source.offset();
         goes_on = walk.step(source.clock.now(), |owner, entry| {
             let meta = entry.meta;
             let Some(account) = places[owner.number] else {
@@ -98,7 +113,7 @@ pub(super) fn write(
                 account,
                 flags: meta.flags,
                 version: meta.version.get(),
-                expires_unix_ms: unix_ms(meta.expiry, offset_ms),
+                expires_unix_ms: offset.end_unix_ms(meta.expiry),
                 namespace: entry.namespace.as_bytes(),
                 key: entry.key,
                 value: entry.value,
@@ -151,15 +166,38 @@ fn write_accounts<W: Write>(walk: &Walk, writer: &mut Writer<W>) -> io::Result<V
     Ok(places)
 }
 
-/// An expiry by the wall clock; 0 is never.
-fn unix_ms(expiry: Expiry, offset_ms: i64) -> u64 {
-    match expiry {
-        Expiry::Never => 0,
-        Expiry::At(end) => {
-            let end_ms = i64::try_from(end.as_millis()).unwrap_or(i64::MAX);
-            u64::try_from(end_ms.saturating_add(offset_ms)).map_or(1, |ms| ms.max(1))
+/// Writes what is remembered of requests.
+fn write_requests<W: Write>(
+    source: Source<'_>,
+    walk: &mut Walk,
+    places: &[Option<u32>],
+    writer: &mut Writer<W>,
+    cancelled: &AtomicBool,
+) -> Result<(), SaveError> {
+    let (mut block, mut count, mut goes_on) = (Vec::new(), 0, true);
+    while goes_on {
+        let offset = source.offset();
+        goes_on = walk.step_requests(source.clock.now(), |owner, remembered| {
+            let Some(account) = places[owner.number] else {
+                return;
+            };
+            let recorded = Recorded {
+                account,
+                remembered,
+            };
+            count += u64::from(recorded.push(&mut block, offset).is_some());
+        });
+        if block.len() >= BLOCK_BYTES || (!goes_on && count > 0) {
+            writer.block(Kind::Requests, &block, count)?;
+            block.clear();
+            count = 0;
         }
+        if cancelled.load(Ordering::Relaxed) {
+            return Err(SaveError::Cancelled);
+        }
+        std::thread::yield_now();
     }
+    Ok(())
 }
 
 /// A file that has what was written on its disk soon after.

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use larder_engine::Engine;
+use larder_engine::{Engine, Mark};
+use larder_model::Time;
 use tokio::sync::oneshot;
 
 use super::directory::Directory;
@@ -37,7 +38,22 @@ struct Work {
     cancelled: Arc<AtomicBool>,
     stats: Arc<Stats>,
     interval: Option<Duration>,
+    /// What is in the newest snapshot, if this thread wrote it.
+    written: Option<Written>,
 }
+
+/// What was saved last, to know whether it still is what there is.
+#[derive(Debug, Clone, Copy)]
+struct Written {
+    number: u64,
+    /// Of the store, from before the snapshot was begun.
+    mark: Mark,
+    /// Of the wall clock at the store's origin: a snapshot has its times.
+    origin_unix_ms: i64,
+}
+
+/// A wall clock that has moved by more makes the times of a snapshot wrong.
+const CLOCK_STEP_MS: u64 = 1_000;
 
 impl Saver {
     /// Starts the thread.
@@ -59,6 +75,7 @@ impl Saver {
             cancelled: Arc::clone(&cancelled),
             stats,
             interval: snapshots.config.interval,
+            written: None,
         };
         std::thread::Builder::new()
             .name("snapshot".to_owned())
@@ -101,7 +118,11 @@ impl Work {
                     return;
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    self.save();
+                    if self.is_current() {
+                        self.stats.skipped();
+                    } else {
+                        self.save();
+                    }
                     due = self.due();
                 }
                 // The server ends without a drain.
@@ -114,7 +135,34 @@ impl Work {
         self.interval.map(|interval| clock::instant() + interval)
     }
 
-    fn last(&self) -> Option<Saved> {
+    /// Whether the newest snapshot has what one would have that were written now,
+    /// but for entries that expired.
+    fn is_current(&self) -> bool {
+        let Some(written) = self.written else {
+            return false;
+        };
+        let now = self.written_now(written.number);
+        let is_same = now.mark == written.mark
+            && now.origin_unix_ms.abs_diff(written.origin_unix_ms) <= CLOCK_STEP_MS
+            && self.directory.has(written.number);
+        if is_same {
+            tracing::debug!(
+                number = written.number,
+                "nothing has changed since the last snapshot: none is written"
+            );
+        }
+        is_same
+    }
+
+    fn written_now(&self, number: u64) -> Written {
+        Written {
+            number,
+            mark: self.engine.mark(),
+            origin_unix_ms: self.clock.unix_millis_of(Time::ZERO),
+        }
+    }
+
+    fn last(&mut self) -> Option<Saved> {
         let saved = self.save()?;
         if let Err(error) = self.directory.mark_ended() {
             tracing::error!(%error, "the last snapshot cannot be marked as such");
@@ -123,21 +171,28 @@ impl Work {
         Some(saved)
     }
 
-    fn save(&self) -> Option<Saved> {
+    fn save(&mut self) -> Option<Saved> {
         let begun = clock::instant();
         let source = Source {
             engine: &self.engine,
             clock: &self.clock,
         };
+        // What changes while it is written may not be in it.
+        let before = self.written_now(0);
         let saved = save(source, &self.directory, &self.cancelled);
         let took = clock::instant().saturating_duration_since(begun);
         match saved {
             Ok(saved) => {
                 self.stats.saved(&saved, took);
+                self.written = Some(Written {
+                    number: saved.number,
+                    ..before
+                });
                 let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
                 tracing::info!(
                     number = saved.number,
                     entries = saved.entries,
+                    requests = saved.requests,
                     bytes = saved.bytes,
                     took_ms,
                     "wrote a snapshot"

@@ -16,6 +16,8 @@ use super::load::{Versions, fill, verify, verify_from};
 use super::save::{SaveError, Saved, Source, save, write};
 use super::*;
 
+mod requests;
+
 static GOES_ON: AtomicBool = AtomicBool::new(false);
 
 fn engine(first_version: u64) -> Engine {
@@ -360,6 +362,7 @@ fn an_entry_that_expired_meanwhile_is_not_loaded() {
         entry.push(&mut entries).expect("it is short");
     }
     let header = format::Header {
+        format: format::FORMAT,
         number: 1,
         begun_unix_ms: 0,
         end_version: 5,
@@ -418,11 +421,8 @@ fn damage(bytes: &[u8], other: &[u8], random: &mut StdRng) -> Vec<u8> {
     bytes
 }
 
-/// 2,000 by default; `LARDER_DAMAGED_SNAPSHOTS` asks for more.
-#[test]
-fn every_damaged_snapshot_is_told_from_a_whole_one() {
-    let asked = std::env::var("LARDER_DAMAGED_SNAPSHOTS").ok();
-    let rounds: u64 = asked.map_or(2_000, |text| text.parse().expect("a number"));
+/// An account with small entries, and outcomes of requests.
+fn small() -> Engine {
     let small = engine(1);
     for number in 0..60 {
         let value = vec![1; number * 5];
@@ -433,7 +433,17 @@ fn every_damaged_snapshot_is_told_from_a_whole_one() {
             &value,
             Expiry::Never,
         );
+        requests::record(&small, &format!("request-{number}"));
     }
+    small
+}
+
+/// 2,000 by default; `LARDER_DAMAGED_SNAPSHOTS` asks for more.
+#[test]
+fn every_damaged_snapshot_is_told_from_a_whole_one() {
+    let asked = std::env::var("LARDER_DAMAGED_SNAPSHOTS").ok();
+    let rounds: u64 = asked.map_or(2_000, |text| text.parse().expect("a number"));
+    let small = small();
     let (before, whole) = (bytes(&small, 6), bytes(&small, 7));
     verify_from(&whole[..], &GOES_ON, |_| ()).expect("it is whole");
     let mut unchanged = 0;
@@ -460,6 +470,18 @@ fn every_damaged_snapshot_is_told_from_a_whole_one() {
         unchanged < rounds / 10,
         "{unchanged} of {rounds} came out as they were"
     );
+}
+
+#[test]
+fn a_snapshot_that_ends_at_any_byte_before_its_last_is_damaged() {
+    let whole = bytes(&small(), 1);
+    for length in 0..whole.len() {
+        let read = verify_from(&whole[..length], &GOES_ON, |_| ());
+        let Err(ReadError::Damaged(damage)) = read else {
+            panic!("{length} of {} bytes: {read:?}", whole.len());
+        };
+        assert!(damage.offset <= length as u64, "{length}: {damage}");
+    }
 }
 
 #[test]
