@@ -54,7 +54,7 @@ pub struct Core {
     /// The server keeps more than it may, as the turn began.
     overloaded: bool,
     /// What the output may hold for more to be read or produced.
-    max_output: usize,
+    pub(super) max_output: usize,
     /// Since when content waits and the client keeps the connection's window shut.
     pub(super) shut_since: Option<Instant>,
     /// No stream's window has been shut for too long before.

@@ -9,7 +9,9 @@ use std::time::Instant;
 use super::core::Core;
 use super::streams::{Ending, Last, StreamKey};
 use crate::error_codes::ErrorCode;
-use crate::frame::{FrameHead, Kind, begin_frame, end_frame, flag, write_reset, write_short};
+use crate::frame::{
+    FrameHead, Kind, begin_frame, end_data_frames, end_frame, flag, write_reset, write_short,
+};
 use crate::hpack::{Encoder, Repeated, STATUS_200, write_literal};
 
 /// Whether a stream ends with what is sent.
@@ -187,19 +189,28 @@ impl Core {
         let DataMark(start) = mark;
         let from = start + FrameHead::BYTES;
         let length = self.out.len() - from;
-        let most = i64::from(self.peer.max_frame_bytes).min(self.send_window);
         let Some(stream) = self.streams.at(key) else {
             self.out.truncate(start);
             return;
         };
-        let fits = i64::try_from(length).is_ok_and(|length| length <= most.min(stream.send_window));
+        let most_bytes = self.peer.max_frame_bytes as usize;
+        let window = self.send_window.min(stream.send_window);
+        // What is longer than a frame leaves at once only if the output has room for all of
+        // it, and no other stream waits for its turn.
+        let has_place = length <= most_bytes
+            || (self.queue.is_empty() && self.out.len() - self.out_sent <= self.max_output);
+        let fits = has_place && i64::try_from(length).is_ok_and(|length| length <= window);
         if stream.unsent() == 0 && length > 0 && fits {
             // Below 2^31 by the line above.
             let bytes = i64::try_from(length).unwrap_or(i64::MAX);
             stream.send_window -= bytes;
             self.send_window -= bytes;
             self.buckets.work += 1;
-            end_frame(&mut self.out, start, Kind::DATA, 0, key.id);
+            if length <= most_bytes {
+                end_frame(&mut self.out, start, Kind::DATA, 0, key.id);
+            } else {
+                self.buckets.work += end_data_frames(&mut self.out, start, most_bytes, key.id);
+            }
             return;
         }
         if length > 0 {

@@ -16,7 +16,7 @@ pub use definitions::{Frame, Priority};
 pub use format::{FrameHead, Kind, flag};
 pub use settings::{PeerSettings, SettingId, SettingsPayload};
 pub use write::{
-    begin_frame, end_frame, write_goaway, write_ping, write_reset, write_settings,
+    begin_frame, end_data_frames, end_frame, write_goaway, write_ping, write_reset, write_settings,
     write_settings_ack, write_short, write_window_update,
 };
 

@@ -178,3 +178,33 @@ fn what_is_written_is_read_back() {
     assert_eq!(streams, [0, 0, 0, 0, 3, 5]);
     assert!(seen[3].1.contains("ENHANCE_YOUR_CALM"), "{seen:?}");
 }
+
+#[test]
+fn what_is_longer_than_a_frame_is_split_in_its_place() {
+    let check = |length: usize, most: usize, expected: &[usize]| {
+        let content: Vec<u8> = (0..length).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        let mut out = b"before".to_vec();
+        let start = begin_frame(&mut out);
+        out.extend_from_slice(&content);
+        let more = end_data_frames(&mut out, start, most, 7);
+        assert_eq!(&out[..start], b"before");
+        let (mut rest, mut sizes, mut read) = (&out[start..], Vec::new(), Vec::new());
+        while let Some(head) = FrameHead::parse(rest) {
+            assert_eq!((head.kind, head.flags, head.stream), (Kind::DATA, 0, 7));
+            let end = FrameHead::BYTES + head.length as usize;
+            read.extend_from_slice(&rest[FrameHead::BYTES..end]);
+            sizes.push(head.length as usize);
+            rest = &rest[end..];
+        }
+        assert_eq!(sizes, expected, "{length} by {most}");
+        assert_eq!(more, expected.len() as u64 - 1);
+        assert!(rest.is_empty() && read == content);
+    };
+    check(1, 10, &[1]);
+    check(10, 10, &[10]);
+    check(11, 10, &[10, 1]);
+    check(40, 10, &[10; 4]);
+    check(45, 10, &[10, 10, 10, 10, 5]);
+    check(70_000, 16_384, &[16_384, 16_384, 16_384, 16_384, 4_464]);
+    check(27, 3, &[3; 9]);
+}

@@ -29,6 +29,33 @@ pub fn end_frame(out: &mut [u8], start: usize, kind: Kind, flags: u8, stream: u3
     out[start..start + FrameHead::BYTES].copy_from_slice(&head.bytes());
 }
 
+/// Ends the `DATA` frames, of at most `most` bytes each, that hold everything after the
+/// place of one head at `start`. Returns how many they are beside the first.
+///
+/// The later ones are moved up to make place for their heads, the last one first: each
+/// byte is moved once at the most.
+pub fn end_data_frames(out: &mut Vec<u8>, start: usize, most: usize, stream: u32) -> u64 {
+    let from = start + FrameHead::BYTES;
+    let length = out.len() - from;
+    let more = length.saturating_sub(1) / most;
+    out.resize(out.len() + more * FrameHead::BYTES, 0);
+    let mut write_head = |index: usize| {
+        let payload = most.min(length - index * most);
+        let place = start + index * (most + FrameHead::BYTES);
+        let old = from + index * most;
+        out.copy_within(old..old + payload, place + FrameHead::BYTES);
+        end_frame(
+            &mut out[..place + FrameHead::BYTES + payload],
+            place,
+            Kind::DATA,
+            0,
+            stream,
+        );
+    };
+    (0..=more).rev().for_each(&mut write_head);
+    more as u64
+}
+
 /// Writes a frame of a few bytes at once, seven at the most.
 #[inline]
 pub fn write_short<const PAYLOAD: usize>(
