@@ -633,4 +633,4 @@ impl<S: Store> Drop for TypedLane<S> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
