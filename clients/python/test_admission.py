@@ -150,3 +150,50 @@ def test_overload_is_told_with_the_time_to_stay_away(configured, more):
     ]
     assert page.value("grpc_server_call_started_total", grpc_method=method) == sum(ended)
     assert page.value("larder_calls_refused_total", reason="overloaded") >= len(refused)
+
+
+def test_an_account_has_so_many_calls_at_a_time(configured):
+    server = configured("[admission]\nmax_calls_per_account = 1")
+    token = bearer(server.account("team-a"))
+    stub, done = server.cache(), threading.Event()
+
+    def parts():
+        yield cache.LoadRequest()
+        done.wait(PATIENCE_S)
+
+    load = stub.Load(parts(), metadata=token)
+    next(load)
+    keys = cache.ListKeysRequest()
+    with pytest.raises(grpc.RpcError) as second:
+        stub.ListKeys(keys, metadata=token, timeout=PATIENCE_S)
+    assert second.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert details_of(second.value) == ("CONCURRENCY_LIMITED", 0.1, "100")
+    other = bearer(server.account("team-b"))
+    stub.ListKeys(keys, metadata=other, timeout=PATIENCE_S)
+    done.set()
+    list(load)
+    stub.ListKeys(keys, metadata=token, timeout=PATIENCE_S)
+
+
+def test_an_account_has_so_many_calls_a_second(larder):
+    server = larder()
+    token = bearer(server.account("team-a", max_requests_per_second=2))
+    stub, refused = server.cache(), None
+    for _ in range(50):
+        try:
+            stub.Get(cache.GetRequest(key=b"k"), metadata=token, timeout=PATIENCE_S)
+        except grpc.RpcError as error:
+            refused = error
+            break
+    assert refused is not None, "nothing was refused"
+    assert refused.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason, delay, pushback = details_of(refused)
+    assert reason == "RATE_LIMITED"
+    assert 0 < delay <= 0.5
+    assert int(pushback) == pytest.approx(delay * 1000, abs=1)
+    # Another account is none the worse for it.
+    other = bearer(server.account("team-b"))
+    stub.Get(cache.GetRequest(key=b"k"), metadata=other, timeout=PATIENCE_S)
+    # Whoever stays away as told is served.
+    threading.Event().wait(int(pushback) / 1000)
+    stub.Get(cache.GetRequest(key=b"k"), metadata=token, timeout=PATIENCE_S)

@@ -1,4 +1,4 @@
-//! The calls of `rpc.Cache`, as bytes. Attackers show no token: a
+//! The calls of `rpc.Cache` and one of `larder.cache.v1`, as bytes. Attackers show no token: a
 //! server that listens on this machine alone asks for none.
 
 use larder_transport::hpack::write_literal;
@@ -7,6 +7,9 @@ use larder_transport::hpack::write_literal;
 pub(crate) const GET: &str = "/rpc.Cache/Get";
 /// `/rpc.Cache/Store`.
 pub(crate) const STORE: &str = "/rpc.Cache/Store";
+
+/// `/larder.cache.v1.CacheService/Dump`.
+pub(crate) const DUMP: &str = "/larder.cache.v1.CacheService/Dump";
 
 /// The key of a small value.
 pub(crate) const SMALL: &str = "small";

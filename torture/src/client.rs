@@ -17,6 +17,11 @@ pub(crate) struct Reply {
     pub(crate) fields: HeaderMap,
 }
 
+/// What a server may send before it is read, bytes. The `h2` crate ends a connection on which
+/// many small answers wait for a client that was not given the processor; how many, follows
+/// from this: with the 64 KiB that it has by default it is about 100.
+const WINDOW_BYTES: u32 = 16 << 20;
+
 /// Begins to speak HTTP/2.
 ///
 /// # Errors
@@ -24,7 +29,9 @@ pub(crate) struct Reply {
 pub(crate) async fn connect(
     io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 ) -> anyhow::Result<SendRequest<Bytes>> {
-    let (client, connection) = h2::client::handshake(io).await?;
+    let mut builder = h2::client::Builder::new();
+    builder.initial_connection_window_size(WINDOW_BYTES);
+    let (client, connection) = builder.handshake(io).await?;
     tokio::spawn(connection);
     Ok(client)
 }

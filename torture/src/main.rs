@@ -1,6 +1,6 @@
 //! Attacks on a running server, and what they do to its other clients, and ends of a
-//! server while clients write: `cargo xtask torture http2`, `drain`, `crash`, `isolation` and
-//! `rotate`; and `larder-torture proxy`.
+//! server while clients write: `cargo xtask torture http2`, `drain`, `crash`, `isolation`,
+//! `rotate`, `overload`, `slow-readers` and `neighbour`; and `larder-torture proxy`.
 //!
 //! | module | what |
 //! |---|---|
@@ -17,11 +17,14 @@
 //! | `random` | numbers that a seed repeats |
 //! | `overload` | more calls than can be served |
 //! | `quota` | bounds on the server's processor time |
+//! | `neighbour` | another account that goes through more than fits |
+//! | `slow_readers` | dumps that are read slowly |
 
 mod calls;
 mod client;
 mod http2;
 mod isolation;
+mod neighbour;
 mod overload;
 mod proxy;
 mod quota;
@@ -29,6 +32,7 @@ mod random;
 mod restart;
 mod rotate;
 mod server;
+mod slow_readers;
 mod victim;
 mod wire;
 
@@ -64,6 +68,10 @@ enum Kind {
     Rotate(Rotate),
     /// More calls than can be served: what is served of them, and when.
     Overload(Overload),
+    /// Dumps whose clients read 1 KiB a second: their memory, and what others notice.
+    SlowReaders(SlowReaders),
+    /// A neighbour that goes through more than fits: the hits of another account.
+    Neighbour(Neighbour),
 }
 
 #[derive(Args)]
@@ -146,6 +154,77 @@ impl Overload {
 }
 
 #[derive(Args)]
+struct SlowReaders {
+    /// How many.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    readers: u16,
+    /// How long they go on, in each of the ways that they can be slow.
+    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
+    seconds: f64,
+    /// Memory that each may cost the server, KiB.
+    #[arg(long, default_value_t = 512)]
+    most_kib: u64,
+    /// The 99th percentile of another account's calls, in that without readers.
+    #[arg(long, default_value_t = 1.2)]
+    most_latency: f64,
+    /// The `larder` to attack [default: the one that was built with this program].
+    #[arg(long, value_name = "PROGRAM")]
+    larder: Option<PathBuf>,
+}
+
+impl SlowReaders {
+    fn run(self, own: &Path) -> anyhow::Result<bool> {
+        let larder = self.larder.unwrap_or_else(|| own.with_file_name("larder"));
+        let size = slow_readers::Size {
+            readers: self.readers.into(),
+            duration: Duration::from_secs_f64(self.seconds),
+            most_bytes: self.most_kib << 10,
+            most_latency: self.most_latency,
+        };
+        slow_readers::run(&larder, size)
+    }
+}
+
+#[derive(Args)]
+struct Neighbour {
+    /// How long the victim is watched, alone and beside the neighbour.
+    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
+    seconds: f64,
+    /// Calls of the victim each second.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: u32,
+    /// The neighbour's rate, in that of the victim.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    times: u32,
+    /// Points of a hundred that the victim's hit ratio may fall by.
+    #[arg(long, default_value_t = 0.5)]
+    most_points: f64,
+    /// The 99th percentile of the victim's latency, in that alone.
+    #[arg(long, default_value_t = 2.0)]
+    most_latency: f64,
+    /// Repeats what the victim asks for.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The `larder` to attack [default: the one that was built with this program].
+    #[arg(long, value_name = "PROGRAM")]
+    larder: Option<PathBuf>,
+}
+
+impl Neighbour {
+    fn run(self, own: &Path) -> anyhow::Result<bool> {
+        let larder = self.larder.unwrap_or_else(|| own.with_file_name("larder"));
+        let size = neighbour::Size {
+            duration: Duration::from_secs_f64(self.seconds),
+            rate: self.rate,
+            times: self.times,
+            most_points: self.most_points,
+            most_latency: self.most_latency,
+        };
+        neighbour::run(&larder, size, self.seed)
+    }
+}
+
+#[derive(Args)]
 struct Http2 {
     /// How long each attack goes on.
     #[arg(long, default_value_t = 10.0, value_parser = seconds)]
@@ -214,6 +293,8 @@ fn main() -> anyhow::Result<ExitCode> {
     let good = match Arguments::parse().kind {
         Kind::Http2(arguments) => return torture_http2(arguments, &own),
         Kind::Overload(arguments) => arguments.run(&own)?,
+        Kind::SlowReaders(arguments) => arguments.run(&own)?,
+        Kind::Neighbour(arguments) => arguments.run(&own)?,
         Kind::Proxy(arguments) => return proxy::run(&arguments),
         Kind::Drain(arguments) => restart(arguments, restart::End::Drain)?,
         Kind::Crash(arguments) => restart(arguments, restart::End::Crash)?,

@@ -1,8 +1,9 @@
 //! The program under attack.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
-use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 /// Between two looks at the server's memory.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(20);
@@ -37,6 +39,8 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     /// The victim's credential; empty if the server asks for none.
     pub(crate) token: String,
+    /// Where it tells of itself, if it was told to.
+    admin: Option<SocketAddr>,
     sampler: Option<JoinHandle<()>>,
     peak_rss_bytes: Arc<AtomicU64>,
     ended: Arc<AtomicBool>,
@@ -46,6 +50,8 @@ pub(crate) struct Server {
 /// A machine that is short of processors makes a server late, and what is attacked here
 /// is not its admission.
 const NO_SHEDDING: [(&str, &str); 1] = [("LARDER_ADMISSION_LATE_MS", "0")];
+/// How long its metrics may take.
+const SCRAPE_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Server {
     /// Starts it, with at most so many open files, and waits until it listens.
@@ -66,6 +72,20 @@ impl Server {
         more: &[&str],
     ) -> anyhow::Result<Self> {
         Self::spawn(program, max_open_files, more, &[])
+    }
+
+    /// Starts `larder` so that it tells of itself and sheds no load; there is no account.
+    ///
+    /// # Errors
+    /// As of [`Self::start`].
+    pub(crate) fn start_watched(
+        larder: &Path,
+        max_open_files: usize,
+        more: &[&str],
+    ) -> anyhow::Result<Self> {
+        let more = [&["--admin", "127.0.0.1:0"], more].concat();
+        let program = Program::Larder(larder.into());
+        Self::spawn(&program, max_open_files, &more, &NO_SHEDDING)
     }
 
     fn spawn(
@@ -101,8 +121,9 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .with_context(|| format!("cannot start {}", path.display()))?;
-        let address = match listening(&mut child) {
-            Ok(address) => address,
+        let is_watched = more.contains(&"--admin");
+        let (address, admin) = match listening(&mut child, is_watched) {
+            Ok(addresses) => addresses,
             Err(error) => {
                 // It may have ended by itself.
                 let _ = child.kill();
@@ -139,6 +160,7 @@ impl Server {
             child,
             address,
             token,
+            admin,
             sampler: Some(sampler),
             peak_rss_bytes,
             ended,
@@ -181,6 +203,27 @@ impl Server {
         let tokens = made["tokens"].as_array().context("a list of tokens")?;
         let tokens = tokens.iter().filter_map(|token| token.as_str());
         Ok(tokens.map(str::to_owned).collect())
+    }
+
+    /// What it counts, by name and labels as they are written.
+    ///
+    /// # Errors
+    /// It was not started by [`Self::start_watched`], or does not answer.
+    pub(crate) fn metrics(&self) -> anyhow::Result<HashMap<String, f64>> {
+        let address = self.admin.context("it was not told to tell of itself")?;
+        let mut io = TcpStream::connect(address)?;
+        io.set_read_timeout(Some(SCRAPE_PATIENCE))?;
+        io.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+        let mut page = String::new();
+        io.read_to_string(&mut page)?;
+        let (head, page) = page.split_once("\r\n\r\n").context("an answer of HTTP")?;
+        ensure!(head.starts_with("HTTP/1.1 200"), "/metrics: {head}");
+        let samples = page.lines().filter(|line| !line.starts_with('#'));
+        let samples = samples.filter_map(|line| {
+            let (name, value) = line.rsplit_once(' ')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        });
+        Ok(samples.collect())
     }
 
     /// True if it has not ended.
@@ -242,14 +285,34 @@ fn environment() -> impl Iterator<Item = (OsString, OsString)> {
     std::env::vars_os().filter(|(name, _)| !name.to_string_lossy().starts_with("LARDER_"))
 }
 
-fn listening(child: &mut Child) -> anyhow::Result<SocketAddr> {
+/// Where it listens, and where it tells of itself.
+fn listening(
+    child: &mut Child,
+    is_watched: bool,
+) -> anyhow::Result<(SocketAddr, Option<SocketAddr>)> {
     let output = child.stdout.take().context("its output is a pipe")?;
+    let mut address = None;
     for line in BufReader::new(output).lines() {
-        if let Some(address) = line?.strip_prefix("listening on ") {
-            return Ok(address.parse()?);
+        let line = line?;
+        if let Some(told) = line.strip_prefix("listening on ") {
+            address = Some(told.parse()?);
+        }
+        let admin = line.strip_prefix("admin on ").map(str::parse).transpose()?;
+        if let Some(address) = address
+            && admin.is_some() == is_watched
+        {
+            return Ok((address, admin));
         }
     }
     bail!("it ended");
+}
+
+/// Lets a server, and what was started beside it, do what they do for a while.
+pub(crate) fn pause(duration: Duration) {
+    let until = Instant::now() + duration;
+    while let Some(left) = until.checked_duration_since(Instant::now()) {
+        std::thread::park_timeout(left);
+    }
 }
 
 /// A process, as `/proc` shows it. When it has ended, everything is 0.

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::calls;
+use crate::{calls, client};
 
 /// Calls a second.
 pub(crate) const RATE: u32 = 200;
@@ -112,8 +112,7 @@ struct Caller {
 async fn connect(address: SocketAddr, caller: &Caller) -> anyhow::Result<SendRequest<Bytes>> {
     let io = TcpStream::connect(address).await?;
     io.set_nodelay(true)?;
-    let (client, connection) = h2::client::handshake(io).await?;
-    tokio::spawn(connection);
+    let client = client::connect(io).await?;
     let store = Caller {
         message: Bytes::from(calls::store(calls::SMALL, b"value")),
         ..caller.clone()

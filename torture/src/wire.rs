@@ -76,6 +76,8 @@ pub(crate) struct Came {
     pub(crate) pongs: u64,
     /// Bytes of content.
     pub(crate) data_bytes: u64,
+    /// Bytes of whatever kind.
+    pub(crate) read_bytes: u64,
     /// It is over.
     pub(crate) ending: Option<Ending>,
     /// The last stream that the server acted on, as its last `GOAWAY` says.
@@ -105,7 +107,14 @@ impl Wire {
     /// # Errors
     /// Those of the socket.
     pub(crate) async fn silent(address: SocketAddr) -> io::Result<Self> {
-        let io = TcpStream::connect(address).await?;
+        Self::over(TcpStream::connect(address).await?)
+    }
+
+    /// Says nothing on a connection that was made already.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub(crate) fn over(io: TcpStream) -> io::Result<Self> {
         io.set_nodelay(true)?;
         Ok(Self {
             io,
@@ -202,11 +211,19 @@ impl Wire {
 
     /// Reads what is there.
     pub(crate) fn read(&mut self) {
+        self.read_at_most(usize::MAX);
+    }
+
+    /// Reads so many bytes of what is there.
+    pub(crate) fn read_at_most(&mut self, mut bytes: usize) {
         let mut buffer = [0; 16 * 1024];
-        loop {
-            match self.io.try_read(&mut buffer) {
+        while bytes > 0 {
+            let most = buffer.len().min(bytes);
+            match self.io.try_read(&mut buffer[..most]) {
                 Ok(0) => return self.ended("closed"),
                 Ok(count) => {
+                    bytes -= count;
+                    self.came.read_bytes += count as u64;
                     self.input.extend_from_slice(&buffer[..count]);
                     self.parse();
                 }

@@ -35,7 +35,8 @@ pub struct Limits {
     /// Frames that are read before other connections get their turn. Default 256.
     pub max_frames_per_turn: u32,
     /// Bytes written and not yet taken by the socket, above which nothing is
-    /// read or produced. One answer may go beyond. Default 256 KiB.
+    /// read or produced; 64 KiB, while as much as this waits with its streams.
+    /// One answer may go beyond. Default 256 KiB.
     pub max_output_bytes: usize,
     /// Bytes of answers that wait for the client to open its windows. Above it,
     /// calls are held back until it does; those of the general lane, above twice as

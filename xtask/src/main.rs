@@ -75,7 +75,8 @@ enum Chore {
         /// A kind: `http2` with --list, --attack NAME, --seconds N, --connections N,
         /// --echo-cache; `overload` with --seconds N and more; `drain` or `crash` with
         /// --rounds N, --seed N, --connections N; `isolation` with --attempts N, --seed N;
-        /// `rotate` with --rotations N; each with --larder PROGRAM. --help says more.
+        /// `rotate` with --rotations N; `slow-readers` with --readers N, --seconds N;
+        /// `neighbour` with --seconds N, --rate N; each with --larder PROGRAM. --help says more.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

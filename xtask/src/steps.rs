@@ -255,6 +255,22 @@ pub(crate) const ALL: &[Step] = &[
         run: torture_overload,
     },
     Step {
+        name: "torture-slow-readers",
+        about: "20 dumps that are read slowly take their memory and no more",
+        needs: &["build"],
+        tools: &["sh"],
+        lane: Lane::Free,
+        run: torture_slow_readers,
+    },
+    Step {
+        name: "torture-neighbour",
+        about: "a neighbour that goes through more than fits takes no hits of others",
+        needs: &["build"],
+        tools: &["sh"],
+        lane: Lane::Free,
+        run: torture_neighbour,
+    },
+    Step {
         name: "e2e-go",
         about: "the talk's programs and more, from Go",
         needs: &["build", "setup-go"],
@@ -492,6 +508,24 @@ fn torture_overload(shell: &Shell) -> anyhow::Result<Done> {
         "--most-latency=100",
     ];
     shell.run(command.args(["overload", "--seconds=1.5"]).args(bounds))?;
+    Ok(Done::Passed)
+}
+
+/// The bounds of memory are those that are meant; that of latency is one that other steps
+/// beside it do not break.
+fn torture_slow_readers(shell: &Shell) -> anyhow::Result<Done> {
+    let mut command = shell.command(built(shell, "larder-torture")?, ".");
+    let size = ["--readers=20", "--seconds=1.5", "--most-latency=100"];
+    shell.run(command.arg("slow-readers").args(size))?;
+    Ok(Done::Passed)
+}
+
+/// As with slow readers.
+fn torture_neighbour(shell: &Shell) -> anyhow::Result<Done> {
+    let mut command = shell.command(built(shell, "larder-torture")?, ".");
+    let size = ["--seconds=4", "--rate=100"];
+    let bounds = ["--most-points=1", "--most-latency=100"];
+    shell.run(command.arg("neighbour").args(size).args(bounds))?;
     Ok(Done::Passed)
 }
 

@@ -37,6 +37,7 @@ use crate::telemetry::Telemetry;
 use crate::tenants::Tenants;
 
 mod deadlines;
+mod stopped;
 
 /// Holds nothing but a large value under `large`. The key `panic` panics, the
 /// key `wait` waits for ever.
@@ -100,6 +101,7 @@ impl Store for Moody {
 
     async fn set(&self, (): &(), _: larder_model::Call, set: Set<'_>) -> Answer<Written> {
         Self::mood(set.at).await;
+        stopped::set(set.at).await;
         Ok(Written::NotApplied(None))
     }
 
@@ -179,9 +181,10 @@ impl Store for Moody {
         selection: Selection<'_>,
         _: Cursor,
         _: ScanBudget,
-        _: impl FnMut(EntryRef<'_>) + Send,
+        visit: impl FnMut(EntryRef<'_>) + Send,
     ) -> Answer<Option<Cursor>> {
         match selection.prefix {
+            b"endless" | b"barren" => Ok(Some(stopped::step(selection, visit))),
             b"panic" => panic!("asked to"),
             b"wait" => std::future::pending().await,
             _ => Ok(None),

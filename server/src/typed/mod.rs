@@ -635,4 +635,4 @@ impl<S: Store> TypedLane<S> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

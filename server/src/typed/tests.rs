@@ -21,7 +21,7 @@ use larder_accounts::{Accounts, UnixMillis};
 use larder_api::errors::{Code, Reason};
 use larder_api::google_rpc;
 use larder_engine::{Engine, EngineConfig, Keyspace};
-use larder_model::{AccountName, Limits};
+use larder_model::{AccountName, Limits, Store};
 use larder_transport::connection::Connection as Http2;
 use larder_transport::serve::{ConnectionInfo, Course, Driver, Peer, Serve as _};
 use larder_transport::shared::Shared;
@@ -381,11 +381,17 @@ fn watched(clock: &Arc<Clock>, interceptors: Vec<Arc<dyn Interceptor>>) -> Serve
 
 /// A connection to a server, and what keeps it.
 async fn connect(server: &Server) -> (SendRequest<Bytes>, watch::Sender<Course>) {
+    connect_to(&server.listening, 1 << 24).await
+}
+
+/// The same by a client with so wide windows.
+pub(crate) async fn connect_to<S: Store>(
+    listening: &Listening<S>,
+    window: u32,
+) -> (SendRequest<Bytes>, watch::Sender<Course>) {
     let (near, far) = tokio::io::duplex(1 << 20);
     let peer = Peer::Tcp(([127, 0, 0, 1], 1).into());
-    let rpc = server
-        .listening
-        .connection(&ConnectionInfo { peer, tls: None });
+    let rpc = listening.connection(&ConnectionInfo { peer, tls: None });
     let limits = larder_transport::limits::Limits {
         max_message_bytes: larder_api::wire::MAX_MESSAGE_BYTES,
         ..larder_transport::limits::Limits::default()
@@ -396,8 +402,8 @@ async fn connect(server: &Server) -> (SendRequest<Bytes>, watch::Sender<Course>)
     let (course, courses) = watch::channel(Course::Serving);
     tokio::spawn(Driver::new(far, http2, Vec::new(), courses));
     let (client, connection) = h2::client::Builder::new()
-        .initial_connection_window_size(1 << 24)
-        .initial_window_size(1 << 24)
+        .initial_connection_window_size(window)
+        .initial_window_size(window)
         .handshake(near)
         .await
         .expect("a handshake");

@@ -23,6 +23,9 @@ const FAIR_SHARE_BYTES: usize = 64 * 1024;
 /// What is produced for a client that does not take it, while all connections
 /// together keep more than they may, bytes.
 const OVERLOADED_OUTPUT_BYTES: usize = 16 * 1024;
+/// What waits with its stream comes into the output in parts of so many bytes: what is
+/// kept for a client that does not read is then little more than the answer itself.
+const PART_BYTES: usize = 64 * 1024;
 /// A smaller buffer is not worth a copy, bytes.
 const LARGE_BUFFER_BYTES: usize = 16 * 1024;
 /// Heads kept for the next requests.
@@ -137,7 +140,16 @@ impl Core {
     #[inline]
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.out.len() - self.out_sent < self.max_output
+        let left = self.out.len() - self.out_sent;
+        // As much again waits behind it, and could leave.
+        let is_full = left >= PART_BYTES && self.unsent >= self.max_output;
+        left < self.max_output && !is_full
+    }
+
+    /// True if the socket has taken enough for the next of what waits with its stream.
+    #[inline]
+    pub(super) fn has_room_for_part(&self) -> bool {
+        self.out.len() - self.out_sent < self.max_output.min(PART_BYTES)
     }
 
     /// The socket took bytes. What is left moves to the front only when it is the
@@ -189,12 +201,12 @@ impl Core {
         self.out.capacity() + self.pending + self.receive.unread() as usize
     }
 
-    /// The output's buffer, if it is far larger than what is to leave, which gets
-    /// one of its own.
+    /// The output's buffer, if it is twice as large as what is to leave, which gets one
+    /// of its own.
     #[cold]
     pub(super) fn take_large_buffer(&mut self) -> Option<Vec<u8>> {
         let left = &self.out[self.out_sent..];
-        if self.out.capacity() < LARGE_BUFFER_BYTES || left.len() > self.out.capacity() / 4 {
+        if self.out.capacity() < LARGE_BUFFER_BYTES || left.len() > self.out.capacity() / 2 {
             return None;
         }
         let own = left.to_vec();

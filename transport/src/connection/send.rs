@@ -214,6 +214,8 @@ impl Core {
             return;
         }
         if length > 0 {
+            // None is kept that is twice as large as an answer: see `PART_BYTES`.
+            stream.pending.reserve_exact(length);
             stream.pending.extend_from_slice(&self.out[from..]);
             self.unsent += length;
             self.pending += length;
@@ -284,7 +286,7 @@ impl Core {
 
     /// Writes what the windows and the output's limit let through.
     pub(super) fn send_pending(&mut self) {
-        while self.has_room() {
+        while self.has_room_for_part() {
             let Some(key) = self.queue.pop_front() else {
                 return;
             };

@@ -77,6 +77,38 @@ fn streams_share_the_connections_window_in_turns() {
 }
 
 #[test]
+fn a_client_that_does_not_read_has_little_more_kept_than_its_answer() {
+    const ANSWER: usize = 300_000;
+    let mut connection = greeted(Limits::default());
+    receive(&mut connection, &settings(1 << 20));
+    receive(&mut connection, &update(0, 1 << 20));
+    let _ = output(&mut connection);
+    let mut request = headers(1, End::Open);
+    let body = [0; ANSWER];
+    for part in body.chunks(15_000) {
+        request.extend(data(1, part, End::Open));
+    }
+    request.extend(data(1, &[], End::Stream));
+    receive(&mut connection, &request);
+    // As at the end of a turn, when the socket takes nothing.
+    drop(connection.take_buffer());
+    let kept = connection.kept_bytes();
+    let key = connection.core.streams.find(1).unwrap();
+    let stream = connection.core.streams.at(key).unwrap();
+    let held = stream.pending.capacity() + connection.core.out.capacity();
+    for bytes in [kept, held] {
+        assert!((ANSWER..ANSWER + 96 * 1024).contains(&bytes), "{bytes}");
+    }
+    let mut sent = 0;
+    while !connection.output().is_empty() {
+        let count = connection.output().len();
+        connection.wrote(count, at(0));
+        sent += count;
+    }
+    assert!((ANSWER..ANSWER + 1000).contains(&sent), "{sent}");
+}
+
+#[test]
 fn windows_are_opened_again_when_half_is_read() {
     let mut connection = greeted(Limits {
         stream_window_bytes: 65_535,
