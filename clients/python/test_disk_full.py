@@ -3,6 +3,7 @@
 The disk is a small tmpfs, which takes root and `mount`; without them the tests are skipped.
 """
 
+import errno
 import os
 import subprocess
 import urllib.request
@@ -39,9 +40,12 @@ def disk(tmp_path) -> Path:
 def fill(disk: Path) -> Path:
     """A file that takes all the room that is left."""
     filler = disk / "filler"
-    with pytest.raises(OSError), filler.open("wb", buffering=0) as file:
-        while True:
-            file.write(bytes(4096))
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
     return filler
 
 

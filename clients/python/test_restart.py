@@ -128,7 +128,7 @@ def metric(server, name: str) -> float:
     raise AssertionError(f"{name} is not among the metrics")
 
 
-def test_a_snapshot_is_not_written_again_while_nothing_changes(larder, tmp_path):
+def test_a_snapshot_is_not_written_again_while_nothing_changes(larder):
     server = larder("--snapshot-interval", "1s", "--admin", "127.0.0.1:0")
     put(server, b"k", b"v")
     put(server, b"short", ttl={"nanos": 500_000_000})
