@@ -37,15 +37,18 @@ def disk(tmp_path) -> Path:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+def write_on(file) -> None:
+    """Writes as long as there is room."""
+    while True:
+        file.write(bytes(4096))
+
+
 def fill(disk: Path) -> Path:
     """A file that takes all the room that is left."""
     filler = disk / "filler"
-    with filler.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError as error:
-            assert error.errno == errno.ENOSPC
+    is_full = pytest.raises(OSError, match=os.strerror(errno.ENOSPC))
+    with filler.open("wb", buffering=0) as file, is_full:
+        write_on(file)
     return filler
 
 
