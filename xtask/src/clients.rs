@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::balancers;
 use crate::cache;
 use crate::runner::{Done, Shell};
 use crate::steps::{buf, built, cargo, npm_packages, target};
@@ -58,6 +59,7 @@ pub(crate) fn e2e_python(shell: &Shell) -> anyhow::Result<Done> {
         shell
             .command(python(shell)?.join("python"), "clients/python")
             .args(["-m", "pytest", "--durations=10"])
+            .arg(format!("--ignore={}", balancers::TESTS))
             .env("LARDER_BIN", built(shell, "larder")?),
     )?;
     Ok(Done::Passed)
