@@ -13,6 +13,9 @@ const GO_PLUGINS: [&str; 2] = [
     "google.golang.org/grpc/cmd/protoc-gen-go-grpc",
 ];
 
+/// Tests of `clients/python` that have a step of their own: they need a Redis.
+const IMPORT_TESTS: &str = "test_import.py";
+
 pub(crate) fn setup_python(shell: &Shell) -> anyhow::Result<Done> {
     python(shell)?;
     Ok(Done::Passed)
@@ -59,7 +62,17 @@ pub(crate) fn e2e_python(shell: &Shell) -> anyhow::Result<Done> {
         shell
             .command(python(shell)?.join("python"), "clients/python")
             .args(["-m", "pytest", "--durations=10"])
-            .arg(format!("--ignore={}", balancers::TESTS))
+            .args([balancers::TESTS, IMPORT_TESTS].map(|tests| format!("--ignore={tests}")))
+            .env("LARDER_BIN", built(shell, "larder")?),
+    )?;
+    Ok(Done::Passed)
+}
+
+pub(crate) fn e2e_import(shell: &Shell) -> anyhow::Result<Done> {
+    shell.run(
+        shell
+            .command(python(shell)?.join("python"), "clients/python")
+            .args(["-m", "pytest", "--durations=10", IMPORT_TESTS])
             .env("LARDER_BIN", built(shell, "larder")?),
     )?;
     Ok(Done::Passed)

@@ -17,7 +17,7 @@ const CARGO_DENY: &str = "0.20.2";
 
 /// Programs that the steps use, with the Debian packages they come from. Go is
 /// not among them: Debian's is too old.
-const DEBIAN: [(&str, &str); 7] = [
+const DEBIAN: [(&str, &str); 8] = [
     ("cc", "build-essential"),
     ("cmake", "cmake"),
     ("curl", "curl"),
@@ -25,6 +25,7 @@ const DEBIAN: [(&str, &str); 7] = [
     ("nginx", "nginx"),
     ("python3", "python3-venv"),
     ("npm", "npm"),
+    ("redis-server", "redis-server"),
 ];
 
 /// Runs alone and before all others, which then find out for themselves what
@@ -280,6 +281,14 @@ pub(crate) const ALL: &[Step] = &[
         tools: &["curl", "haproxy", "nginx"],
         lane: Lane::Free,
         run: balancers::end_to_end,
+    },
+    Step {
+        name: "e2e-import",
+        about: "larder import from a real Redis",
+        needs: &["build", "setup-python"],
+        tools: &["redis-server"],
+        lane: Lane::Free,
+        run: clients::e2e_import,
     },
     Step {
         name: "e2e-node",
