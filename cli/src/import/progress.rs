@@ -34,11 +34,10 @@ impl Progress {
     pub(super) fn new(total: Option<u64>, format: Format) -> Self {
         let bar = match (format, total) {
             (Format::Json, _) => ProgressBar::hidden(),
-            (Format::Text, Some(total)) => ProgressBar::new(total)
-                .with_style(style("{bar:30} {percent}%, {msg}, {per_sec}, {eta} left")),
-            (Format::Text, None) => {
-                ProgressBar::new_spinner().with_style(style("{spinner} {msg}, {per_sec}"))
+            (Format::Text, Some(total)) => {
+                ProgressBar::new(total).with_style(style("{bar:30} {percent}%, {msg}, {eta} left"))
             }
+            (Format::Text, None) => ProgressBar::new_spinner().with_style(style("{spinner} {msg}")),
         };
         let lines = (format == Format::Text && bar.is_hidden()).then(|| Lines {
             total,
@@ -52,8 +51,12 @@ impl Progress {
     pub(super) fn show(&mut self, tally: &Tally) {
         self.bar.set_position(tally.scanned);
         if !self.bar.is_hidden() {
-            self.bar
-                .set_message(format!("{} keys, {} stored", tally.scanned, tally.stored));
+            self.bar.set_message(format!(
+                "{} keys, {} stored, {:.0} a second",
+                tally.scanned,
+                tally.stored,
+                self.bar.per_sec()
+            ));
         }
         let Some(lines) = &mut self.lines else { return };
         let passed = lines.last.elapsed();
