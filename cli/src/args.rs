@@ -9,6 +9,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use crate::bench::BenchArgs;
 use crate::config_file::ConfigCommand;
 use crate::health::HealthArgs;
+use crate::import::ImportArgs;
 use crate::serve::{AccountsCommand, ServeArgs};
 use crate::units::{Limit, parse_duration, parse_limit, parse_size_limit};
 
@@ -144,6 +145,8 @@ pub(crate) enum Command {
     Dump(DumpArgs),
     /// Store the entries of a dump from standard input
     Load(LoadArgs),
+    /// Copy the entries of a Redis or Valkey, with what is left of their time
+    Import(Box<ImportArgs>),
     /// What the account uses and may use
     Usage,
     /// What a server says of its connections, on its admin listener

@@ -9,6 +9,7 @@ mod data_dir;
 mod dump_file;
 mod failure;
 mod health;
+mod import;
 mod output;
 mod serve;
 mod supervisor;

@@ -81,6 +81,7 @@ fn help() {
         ("keys.txt", &["keys", "--help"]),
         ("dump.txt", &["dump", "--help"]),
         ("load.txt", &["load", "--help"]),
+        ("import.txt", &["import", "--help"]),
         ("usage.txt", &["usage", "--help"]),
         ("account-create.txt", &["account", "create", "--help"]),
         ("account-set.txt", &["account", "set", "--help"]),

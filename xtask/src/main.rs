@@ -8,6 +8,7 @@
     reason = "a command line: standard output is its product"
 )]
 
+mod balancers;
 mod bench;
 mod cache;
 mod catalogue;

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::Context as _;
 
+use crate::balancers;
 use crate::cache;
 use crate::clients;
 use crate::conformance;
@@ -16,12 +17,15 @@ const CARGO_DENY: &str = "0.20.2";
 
 /// Programs that the steps use, with the Debian packages they come from. Go is
 /// not among them: Debian's is too old.
-const DEBIAN: [(&str, &str); 5] = [
+const DEBIAN: [(&str, &str); 8] = [
     ("cc", "build-essential"),
     ("cmake", "cmake"),
     ("curl", "curl"),
+    ("haproxy", "haproxy"),
+    ("nginx", "nginx"),
     ("python3", "python3-venv"),
     ("npm", "npm"),
+    ("redis-server", "redis-server"),
 ];
 
 /// Runs alone and before all others, which then find out for themselves what
@@ -285,6 +289,22 @@ pub(crate) const ALL: &[Step] = &[
         tools: &["curl"],
         lane: Lane::Free,
         run: clients::e2e_python,
+    },
+    Step {
+        name: "e2e-balancers",
+        about: "nginx, HAProxy and Envoy before two servers, with the files of deploy/",
+        needs: &["build", "setup-python"],
+        tools: &["curl", "haproxy", "nginx"],
+        lane: Lane::Free,
+        run: balancers::end_to_end,
+    },
+    Step {
+        name: "e2e-import",
+        about: "larder import from a real Redis",
+        needs: &["build", "setup-python"],
+        tools: &["redis-server"],
+        lane: Lane::Free,
+        run: clients::e2e_import,
     },
     Step {
         name: "e2e-node",

@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::args::{Command, Connection};
 use crate::connect::Caller;
 use crate::failure::Failure;
+use crate::import;
 use crate::output::{Format, Output};
 use crate::units::show_size;
 
@@ -42,6 +43,7 @@ pub(crate) async fn call(
         Command::Keys(args) => keys::run(&args, &caller, out).await,
         Command::Dump(args) => transfer::dump(&args, &caller, out).await,
         Command::Load(args) => transfer::load(&args, &caller, out).await,
+        Command::Import(args) => import::run(&args, &caller, out).await,
         Command::Channelz(args) => channelz::run(&args, &caller, out).await,
         Command::Usage => usage(&caller, out).await,
         Command::Serve(_)
@@ -120,6 +122,6 @@ fn usage_pairs(usage: &Usage) -> [(&'static str, String); 9] {
 }
 
 /// What a dry run puts behind what it says.
-fn dry(dry_run: bool) -> &'static str {
+pub(crate) fn dry(dry_run: bool) -> &'static str {
     if dry_run { " (dry run)" } else { "" }
 }
