@@ -428,7 +428,7 @@ fn core(
         features: features(config),
         audit,
         origins: OriginPolicy {
-            allowed: config.cors_origins.clone(),
+            allowed: Live::new(config.cors_origins.clone()),
             guard_host: config.anonymous.is_some() && local,
         },
         limits: Live::new(config.limits),
