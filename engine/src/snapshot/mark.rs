@@ -28,7 +28,7 @@ impl Engine {
         let accounts = self.registry().read().accounts();
         for (id, account) in accounts {
             let tenant = &account.0;
-            let requests = tenant.requests.read(|window| window.changes());
+            let requests = tenant.requests.read(larder_model::Window::changes);
             let entries = match self.shared_partition() {
                 Some(_) => u64::from(tenant.ledger.reserved().keys > 0),
                 None => changes(&tenant.partition),
