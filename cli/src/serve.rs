@@ -49,6 +49,14 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "FILE")]
     accounts_ca: Option<PathBuf>,
 
+    /// Certificate to show to that server, PEM
+    #[arg(long, value_name = "FILE", requires = "accounts_key")]
+    accounts_cert: Option<PathBuf>,
+
+    /// Private key of that certificate, PEM
+    #[arg(long, value_name = "FILE", requires = "accounts_cert")]
+    accounts_key: Option<PathBuf>,
+
     /// Use an answer of that server this long, seconds, where it does not say [default: 10]
     #[arg(long, value_name = "SECONDS")]
     accounts_max_age_seconds: Option<u64>,
@@ -205,6 +213,8 @@ impl ServeArgs {
             accounts: self.accounts,
             accounts_token_file: self.accounts_token_file,
             accounts_ca: self.accounts_ca,
+            accounts_cert: self.accounts_cert,
+            accounts_key: self.accounts_key,
             accounts_max_age_seconds: self.accounts_max_age_seconds,
             anonymous: self.anonymous,
             shared_keyspace: self.shared_keyspace.then_some(true),

@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from harness import PATIENCE_S, refused, talk, talk_grpc
+from harness import larder as command
 
 
 class Accounts(talk_grpc.AccountsServicer):
@@ -155,3 +156,99 @@ def test_nobody_home_is_unavailable(larder, accounts):
     with refused("UNAVAILABLE", "ACCOUNTS_UNAVAILABLE"):
         cache.Store(talk.StoreReq(key="k", account_token="inconshreveable"), timeout=PATIENCE_S)
     assert accounts.asked == []
+
+
+@pytest.fixture
+def encrypted(authority):
+    """An Accounts server that wants certificates; it notes whose it saw."""
+    service = Accounts({"inconshreveable": 2, "another one": 2, "a third": 2})
+    service.seen = []
+    ask = service.GetByToken
+
+    def get_by_token(request, context):
+        names = context.auth_context()["x509_subject_alternative_name"]
+        service.seen.append([name.decode() for name in names])
+        return ask(request, context)
+
+    service.GetByToken = get_by_token
+    issued = authority.issue_cert("127.0.0.1", "localhost")
+    credentials = grpc.ssl_server_credentials(
+        [(issued.private_key_pem.bytes(), issued.cert_chain_pems[0].bytes())],
+        root_certificates=authority.cert_pem.bytes(),
+        require_client_auth=True,
+    )
+
+    def serve(address: str = "127.0.0.1:0"):
+        server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
+        talk_grpc.add_AccountsServicer_to_server(service, server)
+        service.port = server.add_secure_port(address, credentials)
+        server.start()
+        return server
+
+    service.server = serve()
+
+    def restart() -> None:
+        service.server.stop(grace=None).wait(PATIENCE_S)
+        service.server = serve(f"127.0.0.1:{service.port}")
+
+    service.restart = restart
+    yield service
+    service.server.stop(grace=None).wait(PATIENCE_S)
+
+
+def test_it_is_shown_a_certificate_and_the_new_one_when_the_files_change(
+    larder, encrypted, authority, tmp_path
+):
+    ca, cert, key = (tmp_path / name for name in ("ca", "cert", "key"))
+    authority.cert_pem.write_to_path(ca)
+
+    def issue(name: str) -> None:
+        issued = authority.issue_cert(name)
+        issued.cert_chain_pems[0].write_to_path(cert)
+        issued.private_key_pem.write_to_path(key)
+
+    issue("one.example")
+    files = ["--accounts-ca", str(ca), "--accounts-cert", str(cert), "--accounts-key", str(key)]
+    url = f"https://127.0.0.1:{encrypted.port}"
+    server = larder("--accounts", url, *files)
+
+    def store(token: str) -> None:
+        request = talk.StoreReq(key="gopher", account_token=token)
+        server.talk().Store(request, timeout=PATIENCE_S)
+
+    store("inconshreveable")
+    assert encrypted.seen[-1] == ["one.example"]
+    issue("two.example")
+    encrypted.restart()
+    # The one question that meets the end of the old connection may fail.
+    end = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            store("another one")
+            break
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.UNAVAILABLE
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    assert encrypted.seen[-1] == ["two.example"]
+
+    # Without one it is not talked to.
+    bare = larder("--accounts", url, "--accounts-ca", str(ca))
+    with refused("UNAVAILABLE", "ACCOUNTS_UNAVAILABLE"):
+        request = talk.StoreReq(key="gopher", account_token="a third")
+        bare.talk().Store(request, timeout=PATIENCE_S)
+
+
+def test_a_certificate_that_cannot_be_used_is_named_at_start(tmp_path):
+    files = []
+    for name in ("accounts-ca", "accounts-cert", "accounts-key"):
+        (tmp_path / name).write_text("nothing")
+        files += [f"--{name}", str(tmp_path / name)]
+    url, data = "https://127.0.0.1:1", ["--data-dir", str(tmp_path / "data")]
+    listen = ["--listen", "127.0.0.1:0"]
+    done = command("serve", *listen, *data, "--accounts", url, *files)
+    assert done.returncode == 1
+    assert b"accounts_cert" in done.stderr
+    assert str(tmp_path / "accounts-cert").encode() in done.stderr
+    done = command("serve", *listen, *data, "--accounts", url, *files[:4])
+    assert done.returncode == 2

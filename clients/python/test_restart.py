@@ -1,5 +1,6 @@
 """What a restart keeps, and what happens while a server ends or reads its configuration again."""
 
+import json
 import os
 import shlex
 import signal
@@ -7,6 +8,7 @@ import socket
 import stat
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import harness
 from harness import PATIENCE_S, bearer, cache, talk
+from observed import parse, scrape
 
 
 def put(server, key: bytes, value: bytes = b"", metadata=(), **fields):
@@ -121,11 +124,7 @@ def test_a_damaged_snapshot_is_named_and_the_one_before_is_loaded(larder, tmp_pa
 
 def metric(server, name: str) -> float:
     """A figure of `/metrics` that has no labels."""
-    with urllib.request.urlopen(f"http://{server.admin}/metrics", timeout=PATIENCE_S) as page:
-        for line in page.read().decode().splitlines():
-            if line.startswith(f"{name} "):
-                return float(line.split()[1])
-    raise AssertionError(f"{name} is not among the metrics")
+    return parse(scrape(server)).value(name)
 
 
 def test_a_snapshot_is_not_written_again_while_nothing_changes(larder):
@@ -236,6 +235,8 @@ def test_a_reload_is_all_or_nothing(larder, tmp_path):
         stub.Store(talk.StoreReq(key="long"), timeout=PATIENCE_S)
     reload("threads = 1\n", "max_key_bytes changed")
     stub.Store(talk.StoreReq(key="long"), timeout=PATIENCE_S)
+    reload(f"threads = 1\n[audit]\nfile = '{tmp_path}/none/audit'", "audit.file")
+    reload("threads = 1\nmax_memory = '2GiB'\n", "max_memory")
     info = server.cache().GetServerInfo(cache.GetServerInfoRequest(), timeout=PATIENCE_S)
     assert info.limits["max_key_bytes"] == 1024
 
@@ -253,3 +254,50 @@ def test_systemd_is_told(larder, tmp_path, monkeypatch):
         assert notified.recv(1000).startswith(b"READY=1")
         server.stop()
         assert notified.recv(1000).startswith(b"STOPPING=1")
+
+
+def test_origins_and_the_audit_log_change_while_it_runs(larder, tmp_path):
+    file, old, new = tmp_path / "larder.toml", tmp_path / "audit", tmp_path / "other"
+    file.write_text(f"cors_origin = ['https://a.example']\n[audit]\nfile = '{old}'\n")
+    server = larder("--config", str(file))
+
+    def told() -> int:
+        return server.stderr().count("configuration was read again")
+
+    def reload() -> None:
+        before = told()
+        server.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: told() > before, "nothing in the log")
+
+    def may_call(origin: str) -> bool:
+        url = f"{server.url}/larder.cache.v1.CacheService/Get"
+        headers = {"content-type": "application/json", "origin": origin}
+        request = urllib.request.Request(url, b'{"key": "aw=="}', headers)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=PATIENCE_S) as answer:
+                return answer.headers["access-control-allow-origin"] == origin
+        except urllib.error.HTTPError as error:
+            assert error.code == 403
+            return False
+
+    def actions(path: Path) -> list[str]:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        return [line["action"].rsplit("/", 1)[-1] for line in lines]
+
+    server.account("one")
+    assert (may_call("https://a.example"), may_call("https://b.example")) == (True, False)
+    file.write_text(f"cors_origin = ['https://b.example']\n[audit]\nfile = '{new}'\n")
+    reload()
+    assert (may_call("https://a.example"), may_call("https://b.example")) == (False, True)
+    server.account("two")
+    assert "CreateAccount" in actions(old)
+    wait_for(lambda: "CreateAccount" in actions(new), "the new file has nothing")
+    assert actions(old).count("CreateAccount") == 1
+    # A rotation: moved away, and opened anew.
+    new.rename(tmp_path / "rotated")
+    reload()
+    wait_for(new.exists, "it was not opened anew")
+    server.account("three")
+    assert "CreateAccount" in actions(new)
+    assert stat.S_IMODE(new.stat().st_mode) == 0o600

@@ -5,7 +5,7 @@ import json
 import grpc
 import pytest
 
-from harness import PATIENCE_S, Larder, bearer, cache
+from harness import PATIENCE_S, VERIFY, Larder, bearer, cache
 from observed import Collector, attributes, parse, scrape
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -154,3 +154,46 @@ def test_what_a_collector_does_not_take_is_dropped_and_counted(traced, collector
     assert dropped == 512
     assert page.value("larder_spans_exported_total") == 0
     assert page.value("larder_spans_dropped_total", cause="queue_full") == 0
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_what_the_accounts_server_is_asked_is_a_span_between_the_two_servers(
+    larder, traced, collector, lane
+):
+    accounts = traced()
+    secret = accounts.account("team")
+    verifier = accounts.token("team", VERIFY).secret
+    file = accounts.home / "verifier"
+    file.write_text(verifier)
+    server = traced("--accounts", accounts.url, "--accounts-token-file", str(file))
+    stub, trace = server.cache(), (*bearer(secret), SAMPLED)
+    compression = LANES[lane]
+    stub.Get(KEY, metadata=trace, timeout=PATIENCE_S, compression=compression)
+    # This one is answered from what is known.
+    stub.Get(KEY, metadata=trace, timeout=PATIENCE_S, compression=compression)
+    unknown = (*bearer("unknown-token"), SAMPLED)
+    with pytest.raises(grpc.RpcError):
+        stub.Get(KEY, metadata=unknown, timeout=PATIENCE_S, compression=compression)
+    server.stop()
+    accounts.stop()
+    spans = collector.spans()
+    assert {span.trace_id.hex() for span in spans} == {TRACE}
+    asked = [span for span in spans if span.kind == span.SPAN_KIND_CLIENT]
+    verify = "larder.accounts.v1.AccountService/VerifyToken"
+    assert [span.name for span in asked] == [verify] * 2
+    by_id = {span.span_id: span for span in spans}
+    assert len(by_id) == len(spans)
+    for span, code in zip(asked, (0, 5), strict=True):
+        assert attributes(span)["rpc.grpc.status_code"] == code
+        is_error = span.status.code == span.status.STATUS_CODE_ERROR
+        assert is_error == (code != 0)
+        host, port = accounts.address.rsplit(":", 1)
+        assert attributes(span)["server.address"] == host
+        assert attributes(span)["server.port"] == int(port)
+        # It is known that the parent is here.
+        assert span.flags == 0x101
+        served = by_id[span.parent_span_id]
+        assert (served.name, served.kind) == (GET, served.SPAN_KIND_SERVER)
+        assert served.start_time_unix_nano <= span.end_time_unix_nano
+        [answered] = [it for it in spans if it.parent_span_id == span.span_id]
+        assert (answered.name, answered.kind) == (verify, answered.SPAN_KIND_SERVER)

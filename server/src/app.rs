@@ -142,7 +142,8 @@ impl App {
         let certificates = config.tls.clone().map(Certificates::open).transpose()?;
         let certificates = certificates.map(Arc::new);
         let (sockets, admin_socket) = bind_all(&config).await?;
-        let (authority, accounts) = authority(&config)?;
+        let (telemetry, exporter) = Telemetry::build(&config.telemetry, interceptors, random()?)?;
+        let (authority, accounts) = authority(&config, &telemetry)?;
         let admin_token = accounts
             .as_ref()
             .map(|accounts| accounts.admin_token().clone());
@@ -151,7 +152,6 @@ impl App {
             ..config.transport.clone()
         };
         let snapshots = load::snapshots(&config)?;
-        let (telemetry, exporter) = Telemetry::build(&config.telemetry, interceptors, random()?)?;
         let store = Arc::new(engine(&config, snapshots.as_ref())?);
         let snapshot_stats = Arc::<Stats>::default();
         let stats = snapshots.is_some().then(|| Arc::clone(&snapshot_stats));
@@ -428,7 +428,7 @@ fn core(
         features: features(config),
         audit,
         origins: OriginPolicy {
-            allowed: config.cors_origins.clone(),
+            allowed: Live::new(config.cors_origins.clone()),
             guard_host: config.anonymous.is_some() && local,
         },
         limits: Live::new(config.limits),
@@ -463,9 +463,13 @@ async fn bind_all(config: &Config) -> Result<(Vec<Bound>, Option<Bound>), StartE
 }
 
 /// Who is asked about tokens, and the accounts of this process, if it keeps any.
-fn authority(config: &Config) -> Result<(Authority, Option<Arc<Accounts>>), StartError> {
+fn authority(
+    config: &Config,
+    telemetry: &Telemetry,
+) -> Result<(Authority, Option<Arc<Accounts>>), StartError> {
     if let Some(remote) = &config.accounts {
-        let remote = Remote::new(GrpcAsker::new(remote)?);
+        let asking = telemetry.asking(random()?, remote.uri.clone());
+        let remote = Remote::new(GrpcAsker::new(remote, asking)?);
         return Ok((Authority::Remote(remote), None));
     }
     let now = UnixMillis::new(clock::unix_millis());

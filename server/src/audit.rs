@@ -40,10 +40,32 @@ pub(crate) const TELL_INTERVAL: Duration = Duration::from_secs(10);
 /// Where lines go.
 pub(crate) struct Audit {
     /// `None`: to the server's log.
-    file: Option<(PathBuf, Mutex<File>)>,
+    file: Mutex<Option<Opened>>,
     /// Lines that any caller can cause.
     by_anybody: RateLimiter,
     suppressed: AtomicU64,
+}
+
+/// A file that lines are appended to.
+#[derive(Debug)]
+struct Opened {
+    path: PathBuf,
+    file: File,
+}
+
+impl Opened {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = append_to(path)?;
+        let path = path.to_owned();
+        Ok(Self { path, file })
+    }
+}
+
+/// Other settings, whose file is open: they can be put in force.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    file: Option<Opened>,
+    failures_per_second: u64,
 }
 
 /// One line.
@@ -90,23 +112,42 @@ impl Audit {
     /// # Errors
     /// It cannot be opened.
     pub(crate) fn open(config: &AuditConfig) -> io::Result<Self> {
-        let file = match &config.file {
-            Some(path) => Some((path.clone(), Mutex::new(append_to(path)?))),
-            None => None,
-        };
-        Ok(Self {
+        let Prepared {
             file,
-            by_anybody: RateLimiter::at_most(config.failures_per_second),
+            failures_per_second,
+        } = Self::prepare(config)?;
+        Ok(Self {
+            file: Mutex::new(file),
+            by_anybody: RateLimiter::at_most(failures_per_second),
             suppressed: AtomicU64::new(0),
         })
     }
 
-    /// Opens the file again: another program may have moved it away.
+    /// Opens the file that other settings name, and changes nothing yet.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub(crate) fn prepare(config: &AuditConfig) -> io::Result<Prepared> {
+        let file = config.file.as_deref().map(Opened::open).transpose()?;
+        Ok(Prepared {
+            file,
+            failures_per_second: config.failures_per_second,
+        })
+    }
+
+    /// From the next line on, these settings hold.
+    pub(crate) fn replace(&self, prepared: Prepared) {
+        *self.file.lock() = prepared.file;
+        self.by_anybody.set_most(prepared.failures_per_second);
+    }
+
+    /// Opens the file again: another program may have moved it away. If that fails,
+    /// lines go on to where it is now.
     pub(crate) fn reopen(&self) {
-        if let Some((path, file)) = &self.file {
-            match append_to(path) {
-                Ok(opened) => *file.lock() = opened,
-                Err(error) => tracing::error!(path = %path.display(), %error, "audit.file"),
+        if let Some(opened) = &mut *self.file.lock() {
+            match append_to(&opened.path) {
+                Ok(file) => opened.file = file,
+                Err(error) => told(opened, &error),
             }
         }
     }
@@ -142,7 +183,8 @@ impl Audit {
     }
 
     fn put(&self, mut line: Line<'_>) {
-        let Some((path, file)) = &self.file else {
+        let mut opened = self.file.lock();
+        let Some(opened) = &mut *opened else {
             return to_log(&line);
         };
         line.time = now();
@@ -150,13 +192,17 @@ impl Audit {
             .map_err(io::Error::other)
             .and_then(|mut text| {
                 text.push(b'\n');
-                file.lock().write_all(&text)
+                opened.file.write_all(&text)
             });
         if let Err(error) = written {
-            tracing::error!(path = %path.display(), %error, "audit.file");
+            told(opened, &error);
             to_log(&line);
         }
     }
+}
+
+fn told(opened: &Opened, error: &io::Error) {
+    tracing::error!(path = %opened.path.display(), %error, "audit.file");
 }
 
 fn append_to(path: &Path) -> io::Result<File> {
@@ -280,5 +326,23 @@ mod tests {
         let new = read("audit.log");
         assert_eq!(new.len(), 1);
         assert_eq!(new[0]["action"], "drain");
+
+        // Another file, one that cannot be, and none.
+        let to = |name: &str| AuditConfig {
+            file: Some(folder.path().join(name)),
+            failures_per_second: 1,
+        };
+        audit.replace(Audit::prepare(&to("other.log")).unwrap());
+        audit.operator("reload", "OK");
+        assert!(Audit::prepare(&to("none/audit.log")).is_err());
+        audit.operator("drain", "OK");
+        audit.replace(Audit::prepare(&AuditConfig::default()).unwrap());
+        audit.operator("reload", "OK");
+        let actions = |name| -> Vec<_> {
+            let lines = read(name).into_iter();
+            lines.map(|line| line["action"].clone()).collect()
+        };
+        assert_eq!(actions("other.log"), ["reload", "drain"]);
+        assert_eq!(actions("audit.log"), ["drain"]);
     }
 }

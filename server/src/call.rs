@@ -146,7 +146,7 @@ impl<S: Store> Call<S> {
 
     /// Reads what the head says for who watches calls.
     pub(crate) fn read_context(&mut self, head: &impl Fields) {
-        let tracer = self.connection.core.telemetry.tracer.as_ref();
+        let tracer = self.connection.core.telemetry.tracer.as_deref();
         self.context = CallContext::read(head, tracer, &self.connection.meter.random);
     }
 

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::tls::caller::CertificateAccount;
 
+mod accounts;
 mod admission;
 mod audit;
 mod check;
@@ -27,6 +28,7 @@ mod telemetry;
 mod tls;
 mod transport;
 
+pub use accounts::ClientCertificateFiles;
 pub use admission::{Admission, AdmissionSettings};
 pub use audit::{AuditConfig, AuditSettings};
 pub use deadlines::{DeadlineSettings, Deadlines};
@@ -214,6 +216,10 @@ pub struct Settings {
     pub accounts_token_file: Option<PathBuf>,
     /// Authority of its certificate, PEM.
     pub accounts_ca: Option<PathBuf>,
+    /// Certificate chain to show to it, PEM.
+    pub accounts_cert: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub accounts_key: Option<PathBuf>,
     /// How long an answer of an Accounts server that gives no `max_age` is
     /// used, seconds; default 10.
     pub accounts_max_age_seconds: Option<u64>,
@@ -310,6 +316,8 @@ pub struct RemoteAccounts {
     pub token_file: Option<PathBuf>,
     /// Authority of its certificate, PEM; the platform's are not used.
     pub ca: Option<PathBuf>,
+    /// What is shown to it in a handshake.
+    pub certificate: Option<ClientCertificateFiles>,
     /// How long an answer without a `max_age` is used.
     pub default_max_age: Duration,
 }
@@ -596,6 +604,8 @@ fn remote_accounts(settings: &Settings) -> Result<Option<RemoteAccounts>, Config
         let useless = [
             ("accounts_token_file", token_file.is_some()),
             ("accounts_ca", ca.is_some()),
+            ("accounts_cert", settings.accounts_cert.is_some()),
+            ("accounts_key", settings.accounts_key.is_some()),
             ("accounts_max_age_seconds", max_age.is_some()),
         ];
         return match useless.into_iter().find(|(_, given)| *given) {
@@ -623,11 +633,13 @@ fn remote_accounts(settings: &Settings) -> Result<Option<RemoteAccounts>, Config
     if scheme == "https" && ca.is_none() {
         return Err(bad("accounts_ca", "an https:// Accounts server needs it"));
     }
+    let certificate = accounts::client_certificate(settings, scheme == "https")?;
     let default_max_age = within("accounts_max_age_seconds", max_age, 10, 0..=3600)?;
     Ok(Some(RemoteAccounts {
         uri,
         token_file,
         ca,
+        certificate,
         default_max_age: Duration::from_secs(default_max_age),
     }))
 }

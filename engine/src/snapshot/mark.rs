@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use larder_model::{Quota, Window};
+use larder_model::Quota;
 
 use crate::engine::Engine;
 use crate::partition::Partition;
@@ -28,7 +28,7 @@ impl Engine {
         let accounts = self.registry().read().accounts();
         for (id, account) in accounts {
             let tenant = &account.0;
-            let requests = tenant.requests.read(Window::changes);
+            let requests = tenant.requests.read(larder_model::Window::changes);
             let entries = match self.shared_partition() {
                 Some(_) => u64::from(tenant.ledger.reserved().keys > 0),
                 None => changes(&tenant.partition),

@@ -332,13 +332,13 @@ fn a_mark_differs_after_every_change_and_after_nothing_else() {
         };
         let key = |key| entry_key("", key);
         check("a write", true, &mut || {
-            drop(tenant.set(0, b"k", b"v", None))
+            drop(tenant.set(0, b"k", b"v", None));
         });
         check("the same write", true, &mut || {
-            drop(tenant.set(0, b"k", b"v", None))
+            drop(tenant.set(0, b"k", b"v", None));
         });
         check("another key", true, &mut || {
-            drop(tenant.set(0, b"due", b"v", Some(50)))
+            drop(tenant.set(0, b"due", b"v", Some(50)));
         });
         check("a read", false, &mut || drop(tenant.get(0, b"k")));
         check("a miss", false, &mut || drop(tenant.get(0, b"none")));
@@ -379,7 +379,7 @@ fn a_mark_differs_after_every_change_and_after_nothing_else() {
         });
         check("a delete", true, &mut || assert!(tenant.delete(60, b"k")));
         check("a delete of nothing", false, &mut || {
-            assert!(!tenant.delete(60, b"k"))
+            assert!(!tenant.delete(60, b"k"));
         });
         check("an account that goes", true, &mut || {
             engine.close(&account("a", "1").name);

@@ -11,9 +11,11 @@ use connectrpc::{ConnectError, ErrorCode, Protocol};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use larder_accounts::{Actions, TokenRights};
+use larder_api::errors::Code;
 use larder_api::wire::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
 use larder_api::{accounts_v1, talk};
 use larder_model::{AccountId, AccountName, AccountUid, AtLimit, Quota};
+use rustls::client::Resumption;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use sha2::{Digest as _, Sha256};
@@ -21,10 +23,12 @@ use sha2::{Digest as _, Sha256};
 use super::remote::{Ask, AskError, Verdict, margin};
 use super::{Grant, Holder, whole_account};
 use crate::clock;
-use crate::config::RemoteAccounts;
+use crate::config::{ClientCertificateFiles, RemoteAccounts};
+use crate::telemetry::asking::{Asked, Asking};
 use crate::telemetry::trace_context::{TRACEPARENT, TRACESTATE, TraceContext};
 use crate::tenants::AccountGrant;
-use crate::tls;
+use crate::tls::client::ClientCertificate;
+use crate::tls::{self, TlsError};
 
 /// Calls in flight on the one connection.
 const MAX_IN_FLIGHT: usize = 1024;
@@ -43,6 +47,7 @@ struct Inner {
     /// It has answered in `larder.accounts.v1`.
     knows_v1: AtomicBool,
     default_max_age: Duration,
+    asking: Option<Asking>,
 }
 
 /// Why the client cannot be made.
@@ -54,14 +59,33 @@ pub(crate) struct AskerError {
     reason: String,
 }
 
+impl From<TlsError> for AskerError {
+    fn from(error: TlsError) -> Self {
+        let TlsError {
+            setting,
+            path,
+            reason,
+        } = error;
+        Self {
+            setting,
+            path,
+            reason,
+        }
+    }
+}
+
 impl GrpcAsker {
     /// Reads the files that `remote` names; connects on first use.
-    pub(crate) fn new(remote: &RemoteAccounts) -> Result<Self, AskerError> {
+    /// `asking` records the spans of what it asks, if anything does.
+    pub(crate) fn new(remote: &RemoteAccounts, asking: Option<Asking>) -> Result<Self, AskerError> {
         let builder = Http2Connection::builder()
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
         let connection = match &remote.ca {
-            Some(ca) => builder.lazy_tls(remote.uri.clone(), client_tls("accounts_ca", ca)?),
+            Some(ca) => {
+                let tls = client_tls("accounts_ca", ca, remote.certificate.as_ref())?;
+                builder.lazy_tls(remote.uri.clone(), tls)
+            }
             None => builder.lazy_plaintext(remote.uri.clone()),
         };
         let connection = connection.shared(MAX_IN_FLIGHT);
@@ -75,6 +99,7 @@ impl GrpcAsker {
             knows_only_talk: AtomicBool::new(false),
             knows_v1: AtomicBool::new(false),
             default_max_age: remote.default_max_age,
+            asking,
         })))
     }
 }
@@ -99,10 +124,11 @@ fn credential(path: &Path) -> Result<http::HeaderValue, AskerError> {
 }
 
 /// TLS as a client of a server with a certificate of this authority, over HTTP/2. `setting` is
-/// the one that named the file.
+/// the one that named the file. `certificate` is shown to it, if it asks for one.
 pub(crate) fn client_tls(
     setting: &'static str,
     ca: &Path,
+    certificate: Option<&ClientCertificateFiles>,
 ) -> Result<Arc<rustls::ClientConfig>, AskerError> {
     let failed = |reason: String| AskerError {
         setting,
@@ -115,11 +141,21 @@ pub(crate) fn client_tls(
         let cert = cert.map_err(|e| failed(e.to_string()))?;
         roots.add(cert).map_err(|e| failed(e.to_string()))?;
     }
-    let mut config = rustls::ClientConfig::builder_with_provider(tls::provider())
+    let builder = rustls::ClientConfig::builder_with_provider(tls::provider())
         .with_safe_default_protocol_versions()
         .map_err(|e| failed(e.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match certificate {
+        None => builder.with_no_client_auth(),
+        Some(files) => {
+            let settings = ["accounts_cert", "accounts_key"];
+            let shown = ClientCertificate::open(files.clone(), settings)?;
+            let mut config = builder.with_client_cert_resolver(Arc::new(shown));
+            // A session that is resumed stands for the certificate it began with.
+            config.resumption = Resumption::disabled();
+            config
+        }
+    };
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Arc::new(config))
 }
@@ -153,16 +189,25 @@ impl Inner {
     ) -> Result<Verdict, AskError> {
         let asked_at = clock::instant();
         let times_up = asked_at + limit.saturating_sub(margin(limit));
-        let options = || {
+        let begin = |method| {
+            let asking = self.asking.as_ref();
+            asking.and_then(|asking| asking.begin(method, trace.as_ref(), asked_at + limit))
+        };
+        let options = |asked: Option<&Asked<'_>>| {
             let left = times_up.saturating_duration_since(clock::instant());
-            traced(CallOptions::default().with_timeout(left), trace.as_ref())
+            let trace = asked.map(Asked::context).or(trace.as_ref());
+            traced(CallOptions::default().with_timeout(left), trace)
         };
         if !self.knows_only_talk.load(Ordering::Relaxed) {
             let request = accounts_v1::VerifyTokenRequest {
                 secret: secret.clone(),
                 ..Default::default()
             };
-            match self.v1.verify_token_with_options(request, options()).await {
+            let asked = begin(VERIFY_TOKEN);
+            let options = options(asked.as_ref());
+            let answer = self.v1.verify_token_with_options(request, options).await;
+            ended(asked, answer.as_ref().err());
+            match answer {
                 Ok(response) => return self.v1_answered(&response.into_owned(), asked_at),
                 // Only from a server that never knew better: the talk's answer
                 // has no scopes, and a token must not grow by an error.
@@ -179,11 +224,11 @@ impl Inner {
             token: secret.clone(),
             ..Default::default()
         };
-        match self
-            .talk
-            .get_by_token_with_options(request, options())
-            .await
-        {
+        let asked = begin(GET_BY_TOKEN);
+        let options = options(asked.as_ref());
+        let answer = self.talk.get_by_token_with_options(request, options).await;
+        ended(asked, answer.as_ref().err());
+        match answer {
             Ok(response) => Ok(talk_verdict(
                 &response.into_owned(),
                 &secret,
@@ -198,6 +243,17 @@ impl Inner {
             }
             Err(error) => no_answer(&error, times_up),
         }
+    }
+}
+
+const VERIFY_TOKEN: &str = "/larder.accounts.v1.AccountService/VerifyToken";
+const GET_BY_TOKEN: &str = "/rpc.Accounts/GetByToken";
+
+/// The span of a call that was answered.
+fn ended(asked: Option<Asked<'_>>, error: Option<&ConnectError>) {
+    if let Some(asked) = asked {
+        let number = error.map_or(0, |error| error.code.grpc_code());
+        asked.end(Code::from_number(number));
     }
 }
 

@@ -19,6 +19,7 @@ impl Config {
             .anonymous
             .as_ref()
             .filter(|_| !self.anonymous_by_default);
+        let shown = accounts.and_then(|accounts| accounts.certificate.as_ref());
         Settings {
             listen: Some(self.listen.iter().map(ToString::to_string).collect()),
             data_dir: Some(self.data_dir.clone()),
@@ -32,6 +33,8 @@ impl Config {
             accounts: accounts.map(|accounts| accounts.uri.to_string()),
             accounts_token_file: accounts.and_then(|accounts| accounts.token_file.clone()),
             accounts_ca: accounts.and_then(|accounts| accounts.ca.clone()),
+            accounts_cert: shown.map(|files| files.cert.clone()),
+            accounts_key: shown.map(|files| files.key.clone()),
             accounts_max_age_seconds: accounts.map(|it| it.default_max_age.as_secs()),
             anonymous: anonymous.map(ToString::to_string),
             shared_keyspace: Some(self.shared_keyspace),

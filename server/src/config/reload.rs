@@ -16,6 +16,9 @@ const CHANGEABLE: &[&str] = &[
     "max_list_page",
     "drain_grace_seconds",
     "snapshot.interval_seconds",
+    "cors_origin",
+    "audit.file",
+    "audit.failures_per_second",
 ];
 /// Of the transport, those that all connections share.
 const SHARED: &[&str] = &[
@@ -112,6 +115,12 @@ mod tests {
             "[snapshot]\nload_after_crash = false",
             Err(&["snapshot.load_after_crash"]),
         );
+        check(
+            "cors_origin = ['https://a.example']",
+            "cors_origin = ['https://b.example']\n[audit]\nfile = 'a'\nfailures_per_second = 1",
+            Ok(&["audit.failures_per_second", "audit.file", "cors_origin"]),
+        );
+        check("", "max_memory = '2GiB'", Err(&["max_memory"]));
         check(
             "",
             "[transport]\nmax_handshakes = 7",

@@ -33,6 +33,15 @@ fn a_setting_that_cannot_be_is_refused_by_its_name() {
     check("anonymous = 'No Such Name'", "anonymous");
     check("accounts_ca = 'a'", "accounts_ca");
     check("accounts_token_file = 'a'", "accounts_token_file");
+    check("accounts_cert = 'a'\naccounts_key = 'a'", "accounts_cert");
+    let https = "accounts = 'https://example.com:1'\naccounts_ca = 'a'\n";
+    check(&format!("{https}accounts_cert = 'a'"), "accounts_key");
+    check(&format!("{https}accounts_key = 'a'"), "accounts_cert");
+    let http = "accounts = 'http://127.0.0.1:1'\n";
+    check(
+        &format!("{http}accounts_cert = 'a'\naccounts_key = 'a'"),
+        "accounts_cert",
+    );
     check("accounts = 'nonsense'", "accounts");
     check("accounts = 'ftp://localhost'", "accounts");
     check("accounts = 'http://example.com:1'", "accounts");
@@ -182,7 +191,7 @@ fn what_is_printed_says_the_same() {
     check("");
     check("listen = ['0.0.0.0:1', 'unix:/a b']\nallow_clear_text = true\nmax_memory = '17MiB'");
     check(
-        "accounts = 'https://a.example:1'\naccounts_ca = 'ca'\naccounts_max_age_seconds = 1\nanonymous = 'x'",
+        "accounts = 'https://a.example:1'\naccounts_ca = 'ca'\naccounts_cert = 'c'\naccounts_key = 'k'\naccounts_max_age_seconds = 1\nanonymous = 'x'",
     );
     check(
         "tls_cert = 'c'\ntls_key = 'k'\nclient_ca = 'a'\nadmin = '127.0.0.1:1'\nlog_format = 'json'",

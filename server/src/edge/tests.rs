@@ -237,7 +237,7 @@ fn server_with(admission: Admission) -> Server {
             AccountName::parse("default").expect("a name"),
         )),
         origins: OriginPolicy {
-            allowed: vec!["https://app.example.com".into()],
+            allowed: crate::live::Live::new(vec!["https://app.example.com".into()]),
             guard_host: true,
         },
         limits: crate::live::Live::new(Limits::default()),

@@ -7,6 +7,7 @@ use larder_api::errors::Reason;
 use larder_transport::serve::Peer;
 
 use crate::failure::Failure;
+use crate::live::Live;
 
 /// Longest time a browser may remember an answer to a preflight.
 const PREFLIGHT_MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
@@ -21,10 +22,9 @@ const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static(
 );
 
 /// Who may call from a browser.
-#[derive(Debug)]
 pub(crate) struct OriginPolicy {
     /// Origins whose pages may call, as they were configured.
-    pub(crate) allowed: Vec<String>,
+    pub(crate) allowed: Live<Vec<String>>,
     /// Anonymous calls are answered on loopback: then a page of the web must not
     /// be able to make them under a name of its own.
     pub(crate) guard_host: bool,

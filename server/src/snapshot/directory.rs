@@ -60,10 +60,18 @@ impl Directory {
     /// Makes the folder if it is not there, and locks it.
     pub(super) fn open(data_dir: &Path) -> io::Result<Self> {
         let path = data_dir.join(FOLDER);
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&path)?;
+        if !path.is_dir() {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&path)?;
+            // A file that is on the disk is of no use in a folder that is not.
+            sync(data_dir)?;
+            data_dir
+                .parent()
+                .filter(|it| it.is_dir())
+                .map_or(Ok(()), sync)?;
+        }
         let lock = file_options()
             .create(true)
             .truncate(false)
@@ -97,13 +105,20 @@ impl Directory {
 
     /// The last snapshot is on the disk.
     pub(super) fn mark_ended(&self) -> io::Result<()> {
-        std::fs::remove_file(self.path.join(RUNNING))?;
+        match std::fs::remove_file(self.path.join(RUNNING)) {
+            // Somebody else took it away.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            done => done?,
+        }
         self.sync()
     }
 
     /// The whole snapshots, newest first.
     pub(super) fn whole(&self) -> io::Result<Vec<(u64, PathBuf)>> {
-        self.list(State::Whole)
+        let mut files = self.list(State::Whole)?;
+        // A pipe would be waited for; a link to a file is as good as the file.
+        files.retain(|(_, path)| path.is_file());
+        Ok(files)
     }
 
     /// Whether a whole snapshot is still where it was put.
@@ -147,8 +162,11 @@ impl Directory {
     /// with the next snapshot.
     pub(super) fn prune(&self) {
         for (state, kept) in [(State::Whole, KEPT), (State::Damaged, 1), (State::Part, 0)] {
-            let files = self.list(state).unwrap_or_default();
-            for (_, path) in files.into_iter().skip(kept) {
+            let files = match state {
+                State::Whole => self.whole(),
+                State::Part | State::Damaged => self.list(state),
+            };
+            for (_, path) in files.unwrap_or_default().into_iter().skip(kept) {
                 if let Err(error) = std::fs::remove_file(&path) {
                     tracing::warn!(file = %path.display(), %error, "an old snapshot cannot be removed");
                 }
@@ -161,7 +179,7 @@ impl Directory {
             .join(format!("{number:016}.{}", state.extension()))
     }
 
-    /// The files in a state, newest first.
+    /// What has the name of a snapshot in a state, newest first.
     fn list(&self, state: State) -> io::Result<Vec<(u64, PathBuf)>> {
         let mut found = Vec::new();
         for file in std::fs::read_dir(&self.path)? {
@@ -172,7 +190,10 @@ impl Directory {
             if has(path.extension()).as_deref() != Some(state.extension()) {
                 continue;
             }
-            if let Some(number) = has(path.file_stem()).and_then(|stem| stem.parse().ok()) {
+            let number = has(path.file_stem()).and_then(|stem| stem.parse().ok());
+            if let Some(number) = number
+                && path == self.file(number, state)
+            {
                 found.push((number, path));
             }
         }

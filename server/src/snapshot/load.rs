@@ -121,8 +121,23 @@ pub(super) fn verify_from(
     }
 }
 
-/// Puts the entries of a snapshot that was verified into the store.
+/// Puts what is in a snapshot that was verified into the store, which is empty, and
+/// is so again if the file cannot be read to its end a second time.
 pub(super) fn fill(
+    path: &Path,
+    target: &Target<'_>,
+    cancelled: &AtomicBool,
+) -> Result<Loaded, ReadError> {
+    let loaded = fill_from(path, target, cancelled);
+    if loaded.is_err() {
+        for (id, _) in target.engine.walk().accounts() {
+            target.engine.close(&id.name);
+        }
+    }
+    loaded
+}
+
+fn fill_from(
     path: &Path,
     target: &Target<'_>,
     cancelled: &AtomicBool,
@@ -130,12 +145,14 @@ pub(super) fn fill(
     let file = File::open(path)?;
     let mut progress = Progress::new("loading", path, file.metadata()?.len());
     let mut reader = Reader::begin(BufReader::with_capacity(READ_BYTES, file))?;
+    let behind_ms = target.behind_ms(reader.header());
     let mut accounts = Vec::new();
     let mut loaded = Loaded::default();
     loop {
         let offset = reader.offset();
         progress.at(offset);
         goes_on(cancelled)?;
+        let times = target.times(behind_ms);
         let Some((kind, mut content)) = reader.block()? else {
             loaded.bytes = reader.offset();
             return Ok(loaded);
@@ -152,15 +169,14 @@ pub(super) fn fill(
                     accounts.push(quota.map(|quota| target.engine.open(&id, quota)));
                 }
                 Kind::Requests => {
-                    let offset = target.offset();
-                    let recorded = Recorded::take(&mut content, offset).ok_or_else(bad)?;
+                    let recorded = Recorded::take(&mut content, times).ok_or_else(bad)?;
                     let account = of(recorded.account).ok_or_else(bad)?;
                     target.remember(account.as_ref(), &recorded, &mut loaded);
                 }
                 Kind::Entries | Kind::End => {
                     let entry = Entry::take(&mut content).ok_or_else(bad)?;
                     let account = of(entry.account).ok_or_else(bad)?;
-                    target.put(account.as_ref(), &entry, &mut loaded);
+                    target.put(account.as_ref(), &entry, times, &mut loaded);
                 }
             }
         }
@@ -169,9 +185,19 @@ pub(super) fn fill(
 }
 
 impl Target<'_> {
-    fn offset(&self) -> Offset {
+    /// By how much the wall clock is behind that of when the snapshot was made. It was
+    /// set back: what had a minute left then must not have a day more.
+    fn behind_ms(&self, header: &Header) -> i64 {
+        let begun_ms = i64::try_from(header.begun_unix_ms).unwrap_or(i64::MAX);
+        let now_ms = self.clock.unix_millis_of(self.clock.now());
+        begun_ms.saturating_sub(now_ms).max(0)
+    }
+
+    /// What the times of the snapshot are in the store's.
+    fn times(&self, behind_ms: i64) -> Offset {
+        let origin_ms = self.clock.unix_millis_of(Time::ZERO);
         Offset {
-            unix_ms: self.clock.unix_millis_of(Time::ZERO),
+            unix_ms: origin_ms.saturating_add(behind_ms),
         }
     }
 
@@ -186,7 +212,13 @@ impl Target<'_> {
         }
     }
 
-    fn put(&self, account: Option<&Account>, entry: &Entry<'_>, loaded: &mut Loaded) {
+    fn put(
+        &self,
+        account: Option<&Account>,
+        entry: &Entry<'_>,
+        times: Offset,
+        loaded: &mut Loaded,
+    ) {
         let now = self.clock.now();
         let Some(account) = account else {
             loaded.no_account += 1;
@@ -196,7 +228,7 @@ impl Target<'_> {
             loaded.too_long += 1;
             return;
         };
-        let Some(expiry) = self.expiry(entry.expires_unix_ms, now) else {
+        let Some(expiry) = expiry(entry.expires_unix_ms, times, now) else {
             loaded.expired += 1;
             return;
         };
@@ -216,17 +248,15 @@ impl Target<'_> {
             Restored::NoRoom => loaded.no_room += 1,
         }
     }
+}
 
-    /// The end of an entry in the store's time; `None` if it has come.
-    fn expiry(&self, unix_ms: u64, now: Time) -> Option<Expiry> {
-        if unix_ms == 0 {
-            return Some(Expiry::Never);
-        }
-        let now_unix_ms = u64::try_from(self.clock.unix_millis_of(now)).unwrap_or(0);
-        let left = unix_ms.checked_sub(now_unix_ms).filter(|left| *left > 0)?;
-        let end = now.as_millis().saturating_add(left);
-        Some(Expiry::At(Time::from_millis(end)))
+/// The end of an entry in the store's time; `None` if it has come.
+fn expiry(unix_ms: u64, times: Offset, now: Time) -> Option<Expiry> {
+    if unix_ms == 0 {
+        return Some(Expiry::Never);
     }
+    let end = times.of_unix_ms(unix_ms);
+    (end > now).then_some(Expiry::At(end))
 }
 
 /// What any server may allow.

@@ -159,6 +159,12 @@ impl Snapshots {
         let file = path.display();
         tracing::error!(%file, %error, "THE SNAPSHOT IS NOT LOADED; trying the one before it");
         if let ReadError::Damaged(_) = error {
+            // Once it is aside, the one before is the newest: a server that ends now, and
+            // starts again, must not take it for what was there in the end.
+            if let Err(error) = self.directory.mark_running() {
+                tracing::error!(%error, "it is not put aside");
+                return;
+            }
             match self.directory.put_aside(number) {
                 Ok(aside) => tracing::error!(file = %aside.display(), "it was put aside"),
                 Err(error) => tracing::error!(%file, %error, "it cannot be put aside"),

@@ -16,6 +16,7 @@ use super::load::{Versions, fill, verify, verify_from};
 use super::save::{SaveError, Saved, Source, save, write};
 use super::*;
 
+mod folder;
 mod requests;
 
 static GOES_ON: AtomicBool = AtomicBool::new(false);

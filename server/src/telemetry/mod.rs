@@ -10,12 +10,14 @@
 //! | `exposition.rs` | Prometheus' text format |
 //! | `context.rs` | what a head says of traces and of tries before |
 //! | `trace_context.rs` | W3C Trace Context |
+//! | `asking.rs` | spans of the questions to the Accounts server |
 //! | `tracer.rs` | which calls are traced, and the queue of those that ended |
 //! | `otlp.rs` | from the queue to a collector |
 //! | `interceptor.rs` | calls, for code of others |
 //! | `sizes.rs` | bytes of messages in the bodies of the general lane |
 
 pub(crate) mod accounts;
+pub(crate) mod asking;
 pub(crate) mod context;
 pub(crate) mod exposition;
 pub(crate) mod histogram;
@@ -30,9 +32,12 @@ pub(crate) mod tracer;
 
 use std::sync::Arc;
 
+use asking::Asking;
 use interceptor::Interceptor;
 use meter::Meters;
 use otlp::Exporter;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 use trace_context::hex;
 use tracer::Tracer;
 
@@ -43,7 +48,7 @@ use crate::config::TelemetryConfig;
 pub(crate) struct Telemetry {
     pub(crate) meters: Meters,
     /// `None`: nothing is traced, and nothing costs anything.
-    pub(crate) tracer: Option<Tracer>,
+    pub(crate) tracer: Option<Arc<Tracer>>,
     pub(crate) interceptors: Vec<Arc<dyn Interceptor>>,
 }
 
@@ -63,7 +68,7 @@ impl Telemetry {
             return Ok((telemetry, None));
         };
         let (tracer, spans) = Tracer::new(traces.parts_per_million);
-        telemetry.tracer = Some(tracer);
+        telemetry.tracer = Some(Arc::new(tracer));
         let instance = hex(&seed[..16]);
         let exporter = Exporter::new(traces, spans, &instance)?;
         Ok((telemetry, Some(exporter)))
@@ -76,6 +81,12 @@ impl Telemetry {
             tracer: None,
             interceptors: Vec::new(),
         }
+    }
+
+    /// What records the spans of questions to `server`; `None` if nothing is traced.
+    pub(crate) fn asking(&self, seed: [u8; 32], server: http::Uri) -> Option<Asking> {
+        let tracer = Arc::clone(self.tracer.as_ref()?);
+        Some(Asking::new(tracer, StdRng::from_seed(seed), server))
     }
 
     /// True if somebody wants to know of every call how long it took.

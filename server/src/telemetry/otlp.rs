@@ -15,11 +15,12 @@ use larder_api::otlp::collector::{ExportTraceServiceRequest, TraceServiceClient}
 use larder_api::otlp::common::{AnyValue, InstrumentationScope, KeyValue, any_value};
 use larder_api::otlp::resource::Resource;
 use larder_api::otlp::trace as wire;
+use larder_api::otlp::trace::span::SpanKind;
 use larder_transport::serve::Peer;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::tracer::{Span, SpanCounts};
+use super::tracer::{Served, Side, Span, SpanCounts};
 use crate::authority::grpc::{AskerError, client_tls};
 use crate::config::TraceConfig;
 
@@ -56,7 +57,7 @@ impl Exporter {
         let builder = Http2Connection::builder();
         let connection = match &config.ca {
             Some(ca) => {
-                let tls = client_tls("telemetry.otlp_ca", ca)?;
+                let tls = client_tls("telemetry.otlp_ca", ca, None)?;
                 builder.lazy_tls(config.uri.clone(), tls)
             }
             None => builder.lazy_plaintext(config.uri.clone()),
@@ -233,9 +234,10 @@ const IS_REMOTE: u32 = 0x200;
 /// A span as OTLP has it, with the attributes of OpenTelemetry's conventions for RPC.
 fn span(span: &Span) -> wire::Span {
     let took = u64::try_from(span.took.as_nanos()).unwrap_or(u64::MAX);
-    let remote = match span.parent {
-        Some(_) => HAS_IS_REMOTE | IS_REMOTE,
-        None => 0,
+    let (kind, remote) = match (&span.side, span.parent) {
+        (Side::Client { .. }, _) => (SpanKind::SPAN_KIND_CLIENT, HAS_IS_REMOTE),
+        (Side::Server(_), Some(_)) => (SpanKind::SPAN_KIND_SERVER, HAS_IS_REMOTE | IS_REMOTE),
+        (Side::Server(_), None) => (SpanKind::SPAN_KIND_SERVER, 0),
     };
     wire::Span {
         trace_id: span.context.trace_id.into(),
@@ -245,12 +247,12 @@ fn span(span: &Span) -> wire::Span {
         flags: u32::from(span.context.flags()) | remote,
         // "$package.$service/$method".
         name: span.method.trim_start_matches('/').into(),
-        kind: wire::span::SpanKind::SPAN_KIND_SERVER.into(),
+        kind: kind.into(),
         start_time_unix_nano: span.ended_unix_nanos.saturating_sub(took),
         end_time_unix_nano: span.ended_unix_nanos,
         attributes: attributes(span),
         status: wire::Status {
-            code: status(span.code).into(),
+            code: status(span).into(),
             ..wire::Status::default()
         }
         .into(),
@@ -270,6 +272,25 @@ fn attributes(span: &Span) -> Vec<KeyValue> {
     }
     let code = i64::from(span.code.number());
     all.push(number("rpc.grpc.status_code", code));
+    if let Some(reason) = span.reason {
+        all.push(text("error.type", Reason::name(reason)));
+    }
+    match &span.side {
+        Side::Server(served) => of_server(served, &mut all),
+        Side::Client { server } => {
+            if let Some(host) = server.host() {
+                let host = host.trim_matches(['[', ']']);
+                all.push(text("server.address", host));
+            }
+            if let Some(port) = server.port_u16() {
+                all.push(number("server.port", i64::from(port)));
+            }
+        }
+    }
+    all
+}
+
+fn of_server(span: &Served, all: &mut Vec<KeyValue>) {
     match span.peer {
         Peer::Tcp(address) => {
             all.push(text("network.peer.address", &address.ip().to_string()));
@@ -280,9 +301,6 @@ fn attributes(span: &Span) -> Vec<KeyValue> {
     }
     if let Some(account) = &span.account {
         all.push(text("larder.account", account));
-    }
-    if let Some(reason) = span.reason {
-        all.push(text("error.type", Reason::name(reason)));
     }
     let count = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let micros = u64::try_from(span.accounts_wait.as_micros()).unwrap_or(u64::MAX);
@@ -295,12 +313,15 @@ fn attributes(span: &Span) -> Vec<KeyValue> {
         ),
         number("larder.accounts_us", count(micros)),
     ]);
-    all
 }
 
-/// Which statuses are the server's fault, by OpenTelemetry's conventions for spans of servers.
-fn status(code: Code) -> wire::status::StatusCode {
-    match code {
+/// Which statuses are errors by OpenTelemetry's conventions: for a client all but OK, for a server
+/// those that are its fault.
+fn status(span: &Span) -> wire::status::StatusCode {
+    let is_client = matches!(span.side, Side::Client { .. });
+    match span.code {
+        Code::Ok => wire::status::StatusCode::STATUS_CODE_UNSET,
+        _ if is_client => wire::status::StatusCode::STATUS_CODE_ERROR,
         Code::Unknown
         | Code::DeadlineExceeded
         | Code::Unimplemented

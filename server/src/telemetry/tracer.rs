@@ -37,12 +37,12 @@ pub(crate) struct SpanCounts {
     pub(crate) dropped_export_failed: AtomicU64,
 }
 
-/// A call that was served and is recorded.
+/// A call that has ended and is recorded.
 #[derive(Debug, Clone)]
 pub(crate) struct Span {
     /// The trace, and the span's own id.
     pub(crate) context: TraceContext,
-    /// The caller's span.
+    /// The span that it belongs to: the caller's, or of a call that this server made, its own.
     pub(crate) parent: Option<SpanId>,
     pub(crate) method: &'static str,
     pub(crate) is_grpc: bool,
@@ -50,6 +50,24 @@ pub(crate) struct Span {
     pub(crate) took: Duration,
     pub(crate) code: Code,
     pub(crate) reason: Option<Reason>,
+    pub(crate) side: Side,
+}
+
+/// On which side of a call this server was.
+#[derive(Debug, Clone)]
+pub(crate) enum Side {
+    /// It served it.
+    Server(Served),
+    /// It asked another server.
+    Client {
+        /// Which.
+        server: http::Uri,
+    },
+}
+
+/// What only who serves a call knows of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Served {
     pub(crate) account: Option<Box<str>>,
     pub(crate) peer: Peer,
     pub(crate) request_bytes: u64,
@@ -59,7 +77,7 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    /// Of a call, as it ends.
+    /// Of a call that was served, as it ends.
     pub(crate) fn of(
         end: &CallEnd<'_>,
         is_grpc: bool,
@@ -75,12 +93,14 @@ impl Span {
             took: end.duration,
             code: end.code,
             reason: end.reason,
-            account: end.account.map(Into::into),
-            peer: end.peer,
-            request_bytes: end.request_bytes,
-            response_bytes: end.response_bytes,
-            previous_attempts: end.previous_attempts,
-            accounts_wait: end.accounts_wait,
+            side: Side::Server(Served {
+                account: end.account.map(Into::into),
+                peer: end.peer,
+                request_bytes: end.request_bytes,
+                response_bytes: end.response_bytes,
+                previous_attempts: end.previous_attempts,
+                accounts_wait: end.accounts_wait,
+            }),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! TLS of the listeners, by rustls.
+//! TLS of the listeners, and of a client of the Accounts server, by rustls.
 //!
 //! | file | what |
 //! |---|---|
@@ -6,8 +6,10 @@
 //! | `reload.rs` | the same again when the files change |
 //! | `names.rs` | whom a client certificate names |
 //! | `caller.rs` | the account that it stands for |
+//! | `client.rs` | the certificate that is shown to the Accounts server |
 
 pub(crate) mod caller;
+pub(crate) mod client;
 pub(crate) mod names;
 pub(crate) mod reload;
 

@@ -348,7 +348,7 @@ fn watched(clock: &Arc<Clock>, interceptors: Vec<Arc<dyn Interceptor>>) -> Serve
             AccountName::parse("default").expect("a name"),
         )),
         origins: OriginPolicy {
-            allowed: Vec::new(),
+            allowed: crate::live::Live::new(Vec::new()),
             guard_host: true,
         },
         limits: crate::live::Live::new(Limits::default()),

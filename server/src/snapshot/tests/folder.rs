@@ -1,0 +1,209 @@
+//! The folder: what is in it besides snapshots, who may read it, and what an end at a
+//! bad moment leaves.
+
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+use super::*;
+
+fn mode(path: &Path) -> u32 {
+    let metadata = std::fs::metadata(path).expect("it is there");
+    metadata.permissions().mode() & 0o777
+}
+
+/// Changes a byte in the middle.
+fn spoil(path: &Path) {
+    let mut bytes = std::fs::read(path).expect("a snapshot");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(path, bytes).expect("the disk has room");
+}
+
+#[test]
+fn only_the_owner_may_read_what_is_saved() {
+    let home = Home::new();
+    let snapshots = home.open(true);
+    let store = filled(3);
+    home.load(&snapshots, &store);
+    home.save(&snapshots, &store);
+    let folder = home.folder.path().join("snapshots");
+    assert_eq!(mode(&folder), 0o700);
+    for name in ["0000000000000001.snapshot", "running", "lock"] {
+        assert_eq!(mode(&folder.join(name)), 0o600, "{name}");
+    }
+}
+
+#[test]
+fn a_server_that_ends_while_it_loads_the_one_before_does_not_take_it_for_the_last() {
+    let home = Home::new();
+    let (older, newer) = (filled(5), filled(10));
+    let snapshots = home.open(true);
+    home.load(&snapshots, &older);
+    home.save(&snapshots, &older);
+    home.save(&snapshots, &newer);
+    snapshots.directory.mark_ended().expect("it was marked");
+    spoil(&home.file(2));
+    drop(snapshots);
+
+    // It puts the damaged one aside, and ends.
+    let snapshots = home.open(true);
+    let error = verify(&home.file(2), &GOES_ON).expect_err("it is damaged");
+    snapshots.reject(2, &home.file(2), &error);
+    drop(snapshots);
+
+    let strict = home.open(false);
+    let new = engine(strict.end_version());
+    assert_eq!(home.load(&strict, &new), None, "it is out of date");
+    drop(strict);
+    let snapshots = home.open(true);
+    let first = snapshots.end_version();
+    assert_eq!(first, older.end_version() + CRASH_VERSIONS);
+    let new = engine(first);
+    assert_eq!(home.load(&snapshots, &new).expect("it is whole").entries, 6);
+    let versions = content(&new).into_values().map(|(_, version, _)| version);
+    assert!(versions.min() >= Some(first));
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_read_a_second_time_leaves_nothing_in_the_store() {
+    let home = Home::new();
+    let path = home.folder.path().join("file");
+    let whole = bytes(&filled(3_000), 1);
+    for part in [whole.len() / 2, whole.len() - 1] {
+        std::fs::write(&path, &whole[..part]).expect("the disk has room");
+        let new = engine(1 << 51);
+        let loaded = fill(&path, &target(&new, &home.clock), &GOES_ON);
+        assert!(matches!(loaded, Err(ReadError::Damaged(_))), "{loaded:?}");
+        assert!(content(&new).is_empty());
+        new.validate().expect("all in agreement");
+    }
+}
+
+#[test]
+fn what_is_no_snapshot_is_left_alone() {
+    let home = Home::new();
+    let snapshots = home.open(true);
+    let store = filled(3);
+    home.load(&snapshots, &store);
+    home.save(&snapshots, &store);
+    snapshots.directory.mark_ended().expect("it was marked");
+    drop(snapshots);
+    let folder = home.folder.path().join("snapshots");
+    for name in [
+        "9.snapshot",
+        "+0000000000000009.snapshot",
+        "a.snapshot",
+        "0000000000000009",
+    ] {
+        std::fs::write(folder.join(name), "none").expect("the disk has room");
+    }
+    std::fs::create_dir(home.file(8)).expect("a folder");
+    // A pipe nobody writes to would be waited for.
+    let made = std::process::Command::new("mkfifo")
+        .arg(home.file(7))
+        .status();
+    assert!(made.expect("mkfifo").success());
+    symlink("nowhere", home.file(6)).expect("a link");
+
+    let snapshots = home.open(true);
+    assert_eq!(snapshots.end_version(), store.end_version());
+    let new = engine(snapshots.end_version());
+    assert_eq!(home.load(&snapshots, &new).expect("it is whole").entries, 4);
+    assert!(folder.join("9.snapshot").exists() && home.file(8).exists());
+}
+
+#[test]
+fn a_snapshot_on_another_disk_may_be_linked_to() {
+    let home = Home::new();
+    let snapshots = home.open(true);
+    let store = filled(3);
+    home.load(&snapshots, &store);
+    home.save(&snapshots, &store);
+    let elsewhere = home.folder.path().join("elsewhere");
+    std::fs::rename(home.file(1), &elsewhere).expect("moved");
+    symlink(&elsewhere, home.file(1)).expect("a link");
+    let new = engine(snapshots.end_version());
+    assert_eq!(home.load(&snapshots, &new).expect("it is whole").entries, 4);
+    // What is written never goes through a link, nor stops at what is in its way.
+    let before = std::fs::read(&elsewhere).expect("the snapshot");
+    let part = |number| home.file(number).with_extension("part");
+    symlink(&elsewhere, part(2)).expect("a link");
+    assert_eq!(home.save(&snapshots, &new).number, 3);
+    symlink("nowhere", part(4)).expect("a link");
+    assert_eq!(home.save(&snapshots, &new).number, 5);
+    std::fs::create_dir(part(6)).expect("a folder");
+    assert_eq!(home.save(&snapshots, &new).number, 7);
+    std::fs::create_dir(home.file(8)).expect("a folder");
+    assert_eq!(home.save(&snapshots, &new).number, 9);
+    assert_eq!(std::fs::read(&elsewhere).expect("the snapshot"), before);
+}
+
+#[test]
+fn a_mark_that_somebody_took_away_does_not_spoil_the_end() {
+    let home = Home::new();
+    let snapshots = home.open(true);
+    snapshots.directory.mark_running().expect("marked");
+    let running = home.folder.path().join("snapshots/running");
+    std::fs::remove_file(running).expect("removed");
+    snapshots.directory.mark_ended().expect("it has ended");
+    assert_eq!(snapshots.directory.last_end(), LastEnd::Clean);
+}
+
+#[test]
+fn a_clock_that_was_set_back_gives_an_entry_no_more_time_than_it_had() {
+    let home = Home::new();
+    let clock = &home.clock;
+    let now_unix_ms = u64::try_from(clock.unix_millis_of(clock.now())).expect("after 1970");
+    let path = home.folder.path().join("file");
+    // Begun at a time, with an entry that had so long left: how long it lives.
+    let check = |begun_unix_ms: u64, left_ms: u64, lives_ms: Option<(u64, u64)>| {
+        let header = format::Header {
+            format: format::FORMAT,
+            number: 1,
+            begun_unix_ms,
+            end_version: 5,
+        };
+        let mut writer = format::Writer::begin(Vec::new(), &header).expect("memory");
+        let (mut accounts, mut entries) = (Vec::new(), Vec::new());
+        format::push_account(&mut accounts, &id("a", "1"), Quota::UNLIMITED).expect("short");
+        let entry = format::Entry {
+            account: 0,
+            flags: 0,
+            version: 1,
+            expires_unix_ms: begun_unix_ms + left_ms,
+            namespace: b"default",
+            key: b"k",
+            value: b"",
+        };
+        entry.push(&mut entries).expect("it is short");
+        for (kind, block) in [
+            (format::Kind::Accounts, &accounts),
+            (format::Kind::Entries, &entries),
+        ] {
+            writer.block(kind, block, 1).expect("memory");
+        }
+        std::fs::write(&path, writer.end().expect("memory").0).expect("the disk has room");
+        verify(&path, &GOES_ON).expect("it is whole");
+        let new = engine(1 << 50);
+        let loaded = fill(&path, &target(&new, clock), &GOES_ON).expect("it is whole");
+        assert_eq!(loaded.entries, u64::from(lives_ms.is_some()));
+        let Some((least, most)) = lives_ms else {
+            return;
+        };
+        let lives = |after_ms: u64| {
+            let at = Time::from_millis(clock.now().as_millis() + after_ms);
+            let (mut walk, mut lives) = (new.walk(), false);
+            while walk.step(at, |_, _| lives = true) {}
+            lives
+        };
+        assert!(lives(least) && !lives(most), "{begun_unix_ms} {left_ms}");
+    };
+    let day_ms = 86_400_000;
+    check(
+        now_unix_ms - day_ms,
+        day_ms + 60_000,
+        Some((30_000, 60_010)),
+    );
+    check(now_unix_ms - day_ms, 60_000, None);
+    check(now_unix_ms + day_ms, 60_000, Some((30_000, 60_010)));
+    check(now_unix_ms + 3650 * day_ms, 60_000, Some((30_000, 60_010)));
+}
