@@ -9,6 +9,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from harness import PATIENCE_S, bearer, cache
+from observed import parse, scrape
 
 SHORT = """
 [admission]
@@ -36,10 +37,10 @@ def details_of(error: grpc.RpcError) -> tuple[str, float | None, str | None]:
 def configured(larder, tmp_path):
     """Starts servers with a configuration file."""
 
-    def start(text: str):
+    def start(text: str, *arguments: str):
         path = tmp_path / "larder.toml"
         path.write_text(text)
-        return larder("--config", str(path))
+        return larder("--config", str(path), *arguments)
 
     return start
 
@@ -51,6 +52,12 @@ def dump_code(stub, token):
     except grpc.RpcError as error:
         return error.code()
     return None
+
+
+def parts_until(done: threading.Event):
+    """The requests of a load that lasts."""
+    yield cache.LoadRequest()
+    done.wait(PATIENCE_S)
 
 
 def test_a_stream_without_a_deadline_has_the_servers(configured):
@@ -102,7 +109,8 @@ def test_an_account_has_so_many_streams(configured):
 
 
 def test_overload_is_told_with_the_time_to_stay_away(configured):
-    server = configured("threads = 1\n[admission]\nlate_ms = 1\ninterval_ms = 10\ntarget_ms = 1")
+    short = "threads = 1\n[admission]\nlate_ms = 1\ninterval_ms = 10\ntarget_ms = 1"
+    server = configured(short, "--admin", "127.0.0.1:0")
     token = bearer(server.account("team-a"))
     stub = server.cache()
     keys = [b"%d" % number for number in range(1000)]
@@ -136,18 +144,18 @@ def test_overload_is_told_with_the_time_to_stay_away(configured):
         assert reason == "OVERLOADED"
         assert 0.1 <= delay <= 0.275
         assert int(pushback) == round(delay * 1000)
+    # Each that was refused with its line in the log has begun and ended, like any other.
+    load = stub.Load(parts_until(threading.Event()), metadata=token)
+    next(load)
+    assert parse(scrape(server)).value("larder_calls_in_flight") == 1
+    load.cancel()
 
 
 def test_an_account_has_so_many_calls_at_a_time(configured):
     server = configured("[admission]\nmax_calls_per_account = 1")
     token = bearer(server.account("team-a"))
     stub, done = server.cache(), threading.Event()
-
-    def parts():
-        yield cache.LoadRequest()
-        done.wait(PATIENCE_S)
-
-    load = stub.Load(parts(), metadata=token)
+    load = stub.Load(parts_until(done), metadata=token)
     next(load)
     keys = cache.ListKeysRequest()
     with pytest.raises(grpc.RpcError) as second:

@@ -140,8 +140,12 @@ impl<S: Store> Edge<S> {
         told?;
         let now = call.now();
         if tap::is_late(self.core(), now) {
-            let slot = tap::slot_of(&self.connection, head.token(), now);
-            if !tap::has_time(self.core(), call.method, slot) {
+            let given = self.connection.given(head.token());
+            let caller = self.connection.recall(given, now);
+            if !tap::has_time(self.core(), call.method, tap::slot_of(caller.as_deref())) {
+                if let Some(caller) = caller {
+                    call.set_identity(caller);
+                }
                 return Err(no_time());
             }
         }

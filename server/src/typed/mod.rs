@@ -570,13 +570,16 @@ impl<S: Store> TypedLane<S> {
         let caller = settled.filter(|settled| Arc::ptr_eq(&settled.routed, routed));
         let slot = match caller.and_then(|settled| settled.identity.as_ref()) {
             Some(identity) => identity.tenant.slot,
-            None => tap::slot_of(connection, routed.head.token(), now),
+            None => {
+                let given = connection.given(routed.head.token());
+                tap::slot_of(connection.recall(given, now).as_deref())
+            }
         };
         tap::has_time(&connection.core, routed.method, slot)
     }
 
-    /// Refuses a call that there is no time for. It leaves no line in the access log:
-    /// there is no time for that either.
+    /// Refuses a call that there is no time for. Few of many leave a line in the access log:
+    /// there is no time for more.
     #[cold]
     fn refuse_for_time(
         &mut self,
@@ -584,12 +587,19 @@ impl<S: Store> TypedLane<S> {
         reply: &mut Reply<'_>,
     ) -> Outcome<Work<S>> {
         let routed = request.method;
-        if routed.head.is_plain() {
+        let connection = &self.lane.connection;
+        let has_line = connection.core.refusals.lines_are_left(request.now);
+        if routed.head.is_plain() && !has_line {
             self.shed += 1;
             return Outcome::Refused(no_time_prepared());
         }
-        let connection = Arc::clone(&self.lane.connection);
-        let mut call = Call::new(routed.method, connection, request.received, None);
+        let given = connection.given(routed.head.token());
+        let caller = connection.recall(given, request.now);
+        let connection = Arc::clone(connection);
+        let mut call = Call::new(routed.method, connection, request.received, caller);
+        call.request_bytes.set(request.message.len() as u64);
+        call.read_context(&**request.head);
+        begin(&call);
         let told = routed.head.tell(&mut call).and(Err(no_time()));
         if says_dry_run(&call) {
             reply.metadata(DRY_RUN.as_bytes(), b"1");
@@ -611,10 +621,8 @@ impl<S: Store> TypedLane<S> {
         };
         let core = &self.lane.connection.core;
         self.is_late = tap::is_late(core, instant);
-        if self.shed > 0 {
-            core.refusals
-                .add(Cause::Overloaded, std::mem::take(&mut self.shed));
-        }
+        let shed = std::mem::take(&mut self.shed);
+        core.refusals.count_unseen(Cause::Overloaded, shed);
         let log = core.access_log.as_ref();
         *self.turn.insert(Moment {
             instant,
@@ -628,7 +636,7 @@ impl<S: Store> TypedLane<S> {
 impl<S: Store> Drop for TypedLane<S> {
     fn drop(&mut self) {
         let refusals = &self.lane.connection.core.refusals;
-        refusals.add(Cause::Overloaded, self.shed);
+        refusals.count_unseen(Cause::Overloaded, self.shed);
     }
 }
 
