@@ -108,6 +108,18 @@ def test_an_account_has_so_many_streams(configured):
     assert code is None
 
 
+def begin_load(stub, token, refused: list):
+    """A load that lasts, as soon as the server has time for it."""
+    while True:
+        load = stub.Load(parts_until(threading.Event()), metadata=token)
+        try:
+            next(load)
+        except grpc.RpcError as error:
+            refused.append(error)
+        else:
+            return load
+
+
 def test_overload_is_told_with_the_time_to_stay_away(configured):
     short = "threads = 1\n[admission]\nlate_ms = 1\ninterval_ms = 10\ntarget_ms = 1"
     server = configured(short, "--admin", "127.0.0.1:0")
@@ -138,17 +150,19 @@ def test_overload_is_told_with_the_time_to_stay_away(configured):
         thread.join()
     timer.cancel()
     assert refused, "nothing was refused"
+    # Each that was refused with its line in the log has begun and ended, like any other.
+    load = begin_load(stub, token, refused)
+    page = parse(scrape(server))
+    assert page.value("larder_calls_in_flight") == 1
+    # All are counted at once, also those without a line, and on connections that stay.
+    assert page.value("larder_calls_refused_total", reason="overloaded") == len(refused)
+    load.cancel()
     for error in refused:
         assert error.code() == grpc.StatusCode.UNAVAILABLE
         reason, delay, pushback = details_of(error)
         assert reason == "OVERLOADED"
         assert 0.1 <= delay <= 0.275
         assert int(pushback) == round(delay * 1000)
-    # Each that was refused with its line in the log has begun and ended, like any other.
-    load = stub.Load(parts_until(threading.Event()), metadata=token)
-    next(load)
-    assert parse(scrape(server)).value("larder_calls_in_flight") == 1
-    load.cancel()
 
 
 def test_an_account_has_so_many_calls_at_a_time(configured):

@@ -25,6 +25,7 @@ use crate::core::Core;
 use crate::failure::Failure;
 use crate::layers::admit::{CallHead, admit, remove_timeouts, timeout};
 use crate::layers::finish::{CallBody, InFlight};
+use crate::layers::shed::Stage;
 use crate::layers::strict::Strict;
 use crate::layers::tap::{self, no_time};
 use crate::layers::within::{not_received, within};
@@ -142,7 +143,8 @@ impl<S: Store> Edge<S> {
         if tap::is_late(self.core(), now) {
             let given = self.connection.given(head.token());
             let caller = self.connection.recall(given, now);
-            if !tap::has_time(self.core(), call.method, tap::slot_of(caller.as_deref())) {
+            let slot = tap::slot_of(caller.as_deref());
+            if !tap::has_time(self.core(), call.method, slot, Stage::Whole) {
                 if let Some(caller) = caller {
                     call.set_identity(caller);
                 }

@@ -11,7 +11,7 @@ use larder_transport::rpc::Prepared;
 use larder_transport::serve::pulse;
 
 use super::admit::overloaded;
-use super::shed::{UNKNOWN, Weight, of_thread};
+use super::shed::{Stage, UNKNOWN, Weight, of_thread};
 use crate::clock;
 use crate::connection::Identity;
 use crate::core::Core;
@@ -71,10 +71,10 @@ pub(crate) fn is_late<S: Store>(core: &Core<S>, now: Instant) -> bool {
 }
 
 /// Whether there is time for a call of a thread that is late.
-pub(crate) fn has_time<S: Store>(core: &Core<S>, method: &Method, slot: u8) -> bool {
+pub(crate) fn has_time<S: Store>(core: &Core<S>, method: &Method, slot: u8, stage: Stage) -> bool {
     match (core.admission.shedding, weight(method)) {
         (Some(settings), Some(weight)) => of_thread(settings, |shedder| {
-            shedder.admits(pulse(), slot, weight, clock::instant)
+            shedder.admits(pulse(), slot, weight, stage, clock::instant)
         }),
         _ => true,
     }

@@ -31,6 +31,7 @@ use crate::connection::{Connection, Identity, same_secret};
 use crate::failure::Failure;
 use crate::layers::admit::{CallHead, Fields, authorize, authorize_known, is_known};
 use crate::layers::finish::{begin, finish};
+use crate::layers::shed::Stage;
 use crate::layers::tap::{self, no_time, no_time_prepared};
 use crate::methods::{Method, Typed};
 use crate::refusals::Cause;
@@ -260,7 +261,7 @@ impl<S: Store> Handler for TypedLane<S> {
     ) -> Outcome<Work<S>> {
         let routed = request.method;
         let moment = self.moment(request.now);
-        if self.is_late && !self.has_time(routed, request.now) {
+        if self.is_late && !self.has_time(routed, request.now, Stage::Whole) {
             return self.refuse_for_time(&request, reply);
         }
         let connection = self.at_hand.take();
@@ -334,7 +335,7 @@ impl<S: Store> Handler for TypedLane<S> {
         // One that must be told more is refused when it is complete.
         if !tap::is_late(core, now)
             || !call.method.head.is_plain()
-            || self.has_time(call.method, now)
+            || self.has_time(call.method, now, Stage::Head)
         {
             return None;
         }
@@ -424,6 +425,11 @@ impl<S: Store> Handler for TypedLane<S> {
             let took = clock::instant().saturating_duration_since(self.turn_began);
             self.lane.connection.meter.settle(&self.turn_series, took);
             self.turn_series.clear();
+        }
+        if self.shed > 0 {
+            let shed = std::mem::take(&mut self.shed);
+            let refusals = &self.lane.connection.core.refusals;
+            refusals.count_unseen(Cause::Overloaded, shed);
         }
     }
 }
@@ -564,7 +570,7 @@ impl<S: Store> TypedLane<S> {
 
     /// Whether a thread that is late has time for a call.
     #[cold]
-    fn has_time(&self, routed: &Arc<Routed>, now: Instant) -> bool {
+    fn has_time(&self, routed: &Arc<Routed>, now: Instant, stage: Stage) -> bool {
         let connection = &self.lane.connection;
         let settled = self.settled.as_ref();
         let caller = settled.filter(|settled| Arc::ptr_eq(&settled.routed, routed));
@@ -575,7 +581,7 @@ impl<S: Store> TypedLane<S> {
                 tap::slot_of(connection.recall(given, now).as_deref())
             }
         };
-        tap::has_time(&connection.core, routed.method, slot)
+        tap::has_time(&connection.core, routed.method, slot, stage)
     }
 
     /// Refuses a call that there is no time for. Few of many leave a line in the access log:
@@ -621,22 +627,12 @@ impl<S: Store> TypedLane<S> {
         };
         let core = &self.lane.connection.core;
         self.is_late = tap::is_late(core, instant);
-        let shed = std::mem::take(&mut self.shed);
-        core.refusals.count_unseen(Cause::Overloaded, shed);
         let log = core.access_log.as_ref();
         *self.turn.insert(Moment {
             instant,
             time: core.clock.time_of(instant),
             log_is_full: log.is_none_or(|rate| rate.is_spent(instant)),
         })
-    }
-}
-
-/// What was counted last may not have been told.
-impl<S: Store> Drop for TypedLane<S> {
-    fn drop(&mut self) {
-        let refusals = &self.lane.connection.core.refusals;
-        refusals.count_unseen(Cause::Overloaded, self.shed);
     }
 }
 
