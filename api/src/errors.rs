@@ -320,6 +320,12 @@ pub fn markdown() -> String {
          call may succeed later. In gRPC it stands in `grpc-status-details-bin`, in Connect and JSON\n\
          under `details`. The status of HTTP is that of unary Connect calls and of JSON; in gRPC,\n\
          gRPC-Web and streams it is 200, as these tell their status in trailers or at their end.\n\n\
+         `grpc-retry-pushback-ms` (gRFC A6) goes with refusals that say when to come back. It is never\n\
+         negative, which would say not to retry: clients count each such answer against the retries\n\
+         of their channel, whatever its status, so that a caller over its quota, or who looks for what\n\
+         is not there, would have no retries left when a server is away. What must not be retried has\n\
+         a status that `clients/service-config.json` does not list; what may not be carried out twice\n\
+         is refused if it is sent again (`RETRY_UNSAFE`).\n\n\
          | reason | status | HTTP | temporary | more detail | retry without asking | when |\n\
          |---|---|---|---|---|---|---|\n",
     );

@@ -1,11 +1,14 @@
 """The access log must never hold up a call, whatever becomes of its reader."""
 
+import json
 import subprocess
+import time
 
 import grpc
 import pytest
 
-from harness import LARDER, PATIENCE_S, environment, talk, talk_grpc
+from harness import LARDER, PATIENCE_S, bearer, cache, environment, talk, talk_grpc
+from observed import parse, scrape
 
 # More lines than a pipe holds (64 KiB), at about 200 bytes each.
 CALLS = 2000
@@ -33,3 +36,42 @@ def test_calls_go_on_when_the_log_is_not_read(tmp_path, reader):
     finally:
         server.kill()
         server.wait(PATIENCE_S)
+
+
+@pytest.mark.parametrize(
+    "compression",
+    # A compressed request takes the general lane.
+    [grpc.Compression.NoCompression, grpc.Compression.Gzip],
+    ids=["typed", "general"],
+)
+def test_a_flood_of_refusals_leaves_few_lines_and_is_told_in_one(larder, compression):
+    server = larder("--admin", "127.0.0.1:0", "--log-format", "json")
+    token = bearer(server.account("team-a", max_requests_per_second=1))
+    stub = server.cache()
+    began = time.monotonic()
+    gets = [
+        stub.Get.future(cache.GetRequest(key=b"k"), metadata=token, compression=compression)
+        for _ in range(CALLS)
+    ]
+    codes = [error.code() for get in gets if (error := get.exception(PATIENCE_S)) is not None]
+    assert set(codes) == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+    refused = len(codes)
+    assert CALLS / 2 < refused < CALLS
+    # Other errors always have their line.
+    for _ in range(30):
+        with pytest.raises(grpc.RpcError):
+            stub.Get(cache.GetRequest(key=b"k"), metadata=bearer("wrong"), timeout=PATIENCE_S)
+    told, until = 0, time.monotonic() + PATIENCE_S
+    while told < refused:
+        assert time.monotonic() < until, f"{told} of {refused} were told"
+        whole, _, _ = server.stderr().rpartition("\n")
+        lines = [json.loads(line) for line in whole.splitlines()]
+        reasons = [line.get("reason") for line in lines if line["target"] == "access"]
+        together = [line for line in lines if line["message"] == "calls refused"]
+        told = reasons.count("RATE_LIMITED") + sum(line["rate_limited"] for line in together)
+    assert told == refused
+    assert 1 <= reasons.count("RATE_LIMITED") <= 10 * (time.monotonic() - began + 1)
+    assert reasons.count("TOKEN_INVALID") == 30
+    assert all(line["suppressed"] == line["rate_limited"] for line in together)
+    page = parse(scrape(server))
+    assert page.value("larder_calls_refused_total", reason="rate_limited") == refused

@@ -32,7 +32,7 @@ use crate::layers::origin::OriginPolicy;
 use crate::listen::{Listening, Socket, SocketFile, start};
 use crate::live::Live;
 use crate::rate::RateLimiter;
-use crate::refusals::Refusals;
+use crate::refusals::{self, Refusals};
 use crate::rpc;
 use crate::snapshot::{Saver, Snapshots, Stats};
 use crate::telemetry::Telemetry;
@@ -535,15 +535,19 @@ async fn watch_certificates(
     }
 }
 
-/// Tells of lines that the audit log left out, also when nothing else happens.
+/// Tells of lines that the logs left out, also when nothing else happens.
 async fn tell_suppressed(core: Arc<Core<Engine>>, drain: CancellationToken) {
+    let mut audits = tokio::time::interval(audit::TELL_INTERVAL);
+    let mut refusals = tokio::time::interval(refusals::TELL_INTERVAL);
     loop {
         tokio::select! {
-            () = tokio::time::sleep(audit::TELL_INTERVAL) => {}
-            () = drain.cancelled() => return core.audit.tell_suppressed(),
+            _ = audits.tick() => core.audit.tell_suppressed(),
+            _ = refusals.tick() => core.refusals.tell_left_out(),
+            () = drain.cancelled() => break,
         }
-        core.audit.tell_suppressed();
     }
+    core.audit.tell_suppressed();
+    core.refusals.tell_left_out();
 }
 
 /// Sweeps expired entries out, also of accounts that nobody calls.

@@ -25,6 +25,7 @@ use crate::core::Core;
 use crate::failure::Failure;
 use crate::layers::admit::{CallHead, admit, remove_timeouts, timeout};
 use crate::layers::finish::{CallBody, InFlight};
+use crate::layers::shed::Stage;
 use crate::layers::strict::Strict;
 use crate::layers::tap::{self, no_time};
 use crate::layers::within::{not_received, within};
@@ -140,8 +141,13 @@ impl<S: Store> Edge<S> {
         told?;
         let now = call.now();
         if tap::is_late(self.core(), now) {
-            let slot = tap::slot_of(&self.connection, head.token(), now);
-            if !tap::has_time(self.core(), call.method, slot) {
+            let given = self.connection.given(head.token());
+            let caller = self.connection.recall(given, now);
+            let slot = tap::slot_of(caller.as_deref());
+            if !tap::has_time(self.core(), call.method, slot, Stage::Whole) {
+                if let Some(caller) = caller {
+                    call.set_identity(caller);
+                }
                 return Err(no_time());
             }
         }

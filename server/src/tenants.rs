@@ -85,9 +85,11 @@ struct Accounts<S: Store> {
     slots: RandomState,
 }
 
+/// Any but that of callers who are not known.
 fn slot(slots: &RandomState, name: &AccountName) -> u8 {
-    const { assert!(shed::SLOTS == 1 << u8::BITS) };
-    slots.hash_one(name).to_le_bytes()[0]
+    const { assert!(shed::SLOTS == 1 << u8::BITS && shed::UNKNOWN == 0) };
+    let slot = 1 + slots.hash_one(name) % u64::from(u8::MAX);
+    slot.to_le_bytes()[0]
 }
 
 /// How long a deletion is remembered: longer than any call waits between its
@@ -266,6 +268,17 @@ mod tests {
             &grant("3", 8, clock::instant() + Duration::from_millis(1)),
             Some(("3", 8)),
         );
+    }
+
+    #[test]
+    fn no_account_has_the_slot_of_callers_who_are_not_known() {
+        let slots = RandomState::new();
+        let names = (0..5000).map(|number| format!("team-{number}"));
+        let taken: std::collections::BTreeSet<u8> = names
+            .map(|name| slot(&slots, &AccountName::parse(&name).expect("a name")))
+            .collect();
+        let all_others: Vec<u8> = (1..=u8::MAX).collect();
+        assert_eq!(Vec::from_iter(taken), all_others);
     }
 
     #[test]

@@ -26,9 +26,21 @@ pub(crate) fn setup_python(shell: &Shell) -> anyhow::Result<Done> {
 /// # Errors
 /// When it cannot be made.
 pub(crate) fn python(shell: &Shell) -> anyhow::Result<PathBuf> {
-    let requirements = shell.root.join("clients/python/requirements.txt");
+    python_with(shell, "python", "clients/python/requirements.txt")
+}
+
+/// Finds or makes an environment with what a file pins; returns its folder of programs.
+///
+/// # Errors
+/// When it cannot be made.
+pub(crate) fn python_with(
+    shell: &Shell,
+    name: &str,
+    requirements: &str,
+) -> anyhow::Result<PathBuf> {
+    let requirements = shell.root.join(requirements);
     let files = [requirements.clone()];
-    let folder = cache::folder(&shell.cache, "python", &[], &files, |folder| {
+    let folder = cache::folder(&shell.cache, name, &[], &files, |folder| {
         shell.run(
             shell
                 .command("python3", ".")

@@ -14,6 +14,7 @@ mod cache;
 mod catalogue;
 mod clients;
 mod conformance;
+mod deploy;
 mod hostile;
 mod runner;
 mod steps;

@@ -9,6 +9,7 @@ use crate::balancers;
 use crate::cache;
 use crate::clients;
 use crate::conformance;
+use crate::deploy;
 use crate::runner::{Done, Lane, Shell, Step, is_on_path};
 use crate::tours;
 
@@ -153,6 +154,14 @@ pub(crate) const ALL: &[Step] = &[
         tools: &[],
         lane: Lane::Free,
         run: deny_advisories,
+    },
+    Step {
+        name: "deploy-kubernetes",
+        about: "the manifest is what Kubernetes 1.25 and 1.37 take",
+        needs: &[],
+        tools: &["python3"],
+        lane: Lane::Free,
+        run: deploy::kubernetes,
     },
     Step {
         name: "test",

@@ -5,7 +5,7 @@ use std::time::Duration;
 use larder_api::wire;
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, within};
+use super::{ConfigError, bad, within};
 use crate::layers::shed::Shedding;
 
 /// What is let in, as it is written.
@@ -65,11 +65,15 @@ impl AdmissionSettings {
     /// Checks them.
     ///
     /// # Errors
-    /// The first that is out of its range.
+    /// The first that is out of its range, or a target above the interval.
     pub(super) fn parse(&self) -> Result<Admission, ConfigError> {
         let late = within("admission.late_ms", self.late_ms, 25, 0..=10_000)?;
         let target = within("admission.target_ms", self.target_ms, 5, 1..=1000)?;
         let interval = within("admission.interval_ms", self.interval_ms, 100, 10..=10_000)?;
+        if late > 0 && target > interval {
+            let reason = format!("{target} is more than interval_ms, {interval}");
+            return Err(bad("admission.target_ms", reason));
+        }
         let calls = within(
             "admission.max_calls_per_account",
             self.max_calls_per_account,

@@ -405,6 +405,7 @@ fn admission_and_deadlines_are_what_the_file_says() {
     };
     check("[admission]\ntarget_ms = 0", "admission.target_ms");
     check("[admission]\ninterval_ms = 1", "admission.interval_ms");
+    check("[admission]\ntarget_ms = 101", "admission.target_ms");
     check("[deadlines]\nmax_seconds = 0", "deadlines.max_seconds");
     check(
         "[deadlines]\nmax_seconds = 5\ndefault_seconds = 6",

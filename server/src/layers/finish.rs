@@ -48,8 +48,8 @@ pub(crate) fn begin<S: Store>(call: &Call<S>) {
 }
 
 /// Ends a call: the talk's interceptor, after the fact. It is counted; then whoever watches is told,
-/// its span is queued, and the log has its line: every error has one, and calls that went well as
-/// far as the log's rate goes.
+/// its span is queued, and the log has its line: every error has one, but for floods of refusals
+/// ([`crate::refusals`]), and calls that went well as far as the log's rate goes.
 pub(crate) fn finish<S: Store>(call: &Call<S>) {
     let outcome = call.outcome().unwrap_or(Outcome::OK);
     if outcome.code != Code::Ok || call.method.audited {
@@ -58,7 +58,10 @@ pub(crate) fn finish<S: Store>(call: &Call<S>) {
     // A call that was answered where it was read ended in the same moment.
     let is_full = call.moment.is_some_and(|moment| moment.log_is_full);
     let may_log = |rate: &RateLimiter| !is_full && rate.take(call.now()).is_ok();
-    let logs = outcome.code != Code::Ok || call.core().access_log.as_ref().is_some_and(may_log);
+    let logs = match outcome.code {
+        Code::Ok => call.core().access_log.as_ref().is_some_and(may_log),
+        _ => call.core().refusals.has_line(outcome.reason, call.now()),
+    };
     let is_looked_at = logs || call.core().telemetry.is_watched() || call.context.is_some();
     let took = match call.ends_with_turn() && !is_looked_at {
         true => None,

@@ -61,10 +61,20 @@ pub(crate) enum Weight {
     Heavy,
 }
 
+/// How much of a call is there when it is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Its head: it is asked about again when the rest is there, and counts then.
+    Head,
+    /// All that is asked about.
+    Whole,
+}
+
 /// Accounts are told apart by so many slots. Those of one slot share a share.
 pub(crate) const SLOTS: usize = 256;
 
-/// The slot of callers who are not known yet, like any other.
+/// The slot of callers who are not known yet, and of no account: else whoever shows bad
+/// credentials could use up the share of one.
 pub(crate) const UNKNOWN: u8 = 0;
 
 /// What comes first when not all can be served: calls of accounts that ask for no more
@@ -186,6 +196,7 @@ impl Shedder {
         pulse: Option<Pulse>,
         slot: u8,
         weight: Weight,
+        stage: Stage,
         clock: impl FnOnce() -> Instant,
     ) -> bool {
         let (Some(over), Some(pulse)) = (&mut self.over, pulse) else {
@@ -199,7 +210,7 @@ impl Shedder {
             left if weight == Weight::Light => left - 1,
             _ => 0,
         };
-        over.admits(&self.settings, &pulse, slot, weight)
+        over.admits(&self.settings, &pulse, slot, weight, stage)
     }
 }
 
@@ -239,7 +250,14 @@ impl Over {
         self.now = now;
     }
 
-    fn admits(&mut self, settings: &Shedding, pulse: &Pulse, slot: u8, weight: Weight) -> bool {
+    fn admits(
+        &mut self,
+        settings: &Shedding,
+        pulse: &Pulse,
+        slot: u8,
+        weight: Weight,
+        stage: Stage,
+    ) -> bool {
         let Shedding {
             target, interval, ..
         } = *settings;
@@ -247,10 +265,7 @@ impl Over {
         if now.saturating_duration_since(self.window_began) >= interval {
             self.next_window(target);
         }
-        let asked = &mut self.slots[usize::from(slot)];
-        asked.offered = asked.offered.saturating_add(1);
-        self.offered += 1;
-        let rank = asked.rank(self.share, weight);
+        let rank = self.slots[usize::from(slot)].rank(self.share, weight);
         // Those who keep within their share have not caused what makes them wait.
         let most = match rank {
             0 => self.stale_after.max(interval),
@@ -261,8 +276,13 @@ impl Over {
             (self.round, self.spent) = (pulse.began, Duration::ZERO);
         }
         let admits = !is_stale && self.spent < self.time_of(rank, settings);
+        if admits && stage == Stage::Head {
+            return true;
+        }
+        let asked = &mut self.slots[usize::from(slot)];
+        asked.offered = asked.offered.saturating_add(1);
+        self.offered += 1;
         if admits {
-            let asked = &mut self.slots[usize::from(slot)];
             asked.served = asked.served.saturating_add(1);
             self.is_heavy |= weight == Weight::Heavy;
         } else {

@@ -11,9 +11,9 @@ use larder_transport::rpc::Prepared;
 use larder_transport::serve::pulse;
 
 use super::admit::overloaded;
-use super::shed::{UNKNOWN, Weight, of_thread};
+use super::shed::{Stage, UNKNOWN, Weight, of_thread};
 use crate::clock;
-use crate::connection::Connection;
+use crate::connection::Identity;
 use crate::core::Core;
 use crate::failure::Failure;
 use crate::methods::Method;
@@ -71,24 +71,18 @@ pub(crate) fn is_late<S: Store>(core: &Core<S>, now: Instant) -> bool {
 }
 
 /// Whether there is time for a call of a thread that is late.
-pub(crate) fn has_time<S: Store>(core: &Core<S>, method: &Method, slot: u8) -> bool {
+pub(crate) fn has_time<S: Store>(core: &Core<S>, method: &Method, slot: u8, stage: Stage) -> bool {
     match (core.admission.shedding, weight(method)) {
         (Some(settings), Some(weight)) => of_thread(settings, |shedder| {
-            shedder.admits(pulse(), slot, weight, clock::instant)
+            shedder.admits(pulse(), slot, weight, stage, clock::instant)
         }),
         _ => true,
     }
 }
 
-/// The slot of a caller, as far as this connection knows them.
-pub(crate) fn slot_of<S: Store>(
-    connection: &Connection<S>,
-    secret: Option<&str>,
-    now: Instant,
-) -> u8 {
-    connection
-        .recall(connection.given(secret), now)
-        .map_or(UNKNOWN, |identity| identity.tenant.slot)
+/// The slot of a caller, as far as they are known.
+pub(crate) fn slot_of<S: Store>(caller: Option<&Identity<S>>) -> u8 {
+    caller.map_or(UNKNOWN, |identity| identity.tenant.slot)
 }
 
 /// `None` for what is always answered: health, and whoever administers the accounts or

@@ -31,6 +31,7 @@ use crate::connection::{Connection, Identity, same_secret};
 use crate::failure::Failure;
 use crate::layers::admit::{CallHead, Fields, authorize, authorize_known, is_known};
 use crate::layers::finish::{begin, finish};
+use crate::layers::shed::Stage;
 use crate::layers::tap::{self, no_time, no_time_prepared};
 use crate::methods::{Method, Typed};
 use crate::refusals::Cause;
@@ -260,7 +261,7 @@ impl<S: Store> Handler for TypedLane<S> {
     ) -> Outcome<Work<S>> {
         let routed = request.method;
         let moment = self.moment(request.now);
-        if self.is_late && !self.has_time(routed, request.now) {
+        if self.is_late && !self.has_time(routed, request.now, Stage::Whole) {
             return self.refuse_for_time(&request, reply);
         }
         let connection = self.at_hand.take();
@@ -334,7 +335,7 @@ impl<S: Store> Handler for TypedLane<S> {
         // One that must be told more is refused when it is complete.
         if !tap::is_late(core, now)
             || !call.method.head.is_plain()
-            || self.has_time(call.method, now)
+            || self.has_time(call.method, now, Stage::Head)
         {
             return None;
         }
@@ -425,7 +426,11 @@ impl<S: Store> Handler for TypedLane<S> {
             self.lane.connection.meter.settle(&self.turn_series, took);
             self.turn_series.clear();
         }
-        self.tell_shed();
+        if self.shed > 0 {
+            let shed = std::mem::take(&mut self.shed);
+            let refusals = &self.lane.connection.core.refusals;
+            refusals.count_unseen(Cause::Overloaded, shed);
+        }
     }
 }
 
@@ -565,19 +570,22 @@ impl<S: Store> TypedLane<S> {
 
     /// Whether a thread that is late has time for a call.
     #[cold]
-    fn has_time(&self, routed: &Arc<Routed>, now: Instant) -> bool {
+    fn has_time(&self, routed: &Arc<Routed>, now: Instant, stage: Stage) -> bool {
         let connection = &self.lane.connection;
         let settled = self.settled.as_ref();
         let caller = settled.filter(|settled| Arc::ptr_eq(&settled.routed, routed));
         let slot = match caller.and_then(|settled| settled.identity.as_ref()) {
             Some(identity) => identity.tenant.slot,
-            None => tap::slot_of(connection, routed.head.token(), now),
+            None => {
+                let given = connection.given(routed.head.token());
+                tap::slot_of(connection.recall(given, now).as_deref())
+            }
         };
-        tap::has_time(&connection.core, routed.method, slot)
+        tap::has_time(&connection.core, routed.method, slot, stage)
     }
 
-    /// Refuses a call that there is no time for. It leaves no line in the access log:
-    /// there is no time for that either.
+    /// Refuses a call that there is no time for. Few of many leave a line in the access log:
+    /// there is no time for more.
     #[cold]
     fn refuse_for_time(
         &mut self,
@@ -585,30 +593,24 @@ impl<S: Store> TypedLane<S> {
         reply: &mut Reply<'_>,
     ) -> Outcome<Work<S>> {
         let routed = request.method;
-        if routed.head.is_plain() {
+        let connection = &self.lane.connection;
+        let has_line = connection.core.refusals.lines_are_left(request.now);
+        if routed.head.is_plain() && !has_line {
             self.shed += 1;
             return Outcome::Refused(no_time_prepared());
         }
-        let connection = Arc::clone(&self.lane.connection);
-        let mut call = Call::new(routed.method, connection, request.received, None);
+        let given = connection.given(routed.head.token());
+        let caller = connection.recall(given, request.now);
+        let connection = Arc::clone(connection);
+        let mut call = Call::new(routed.method, connection, request.received, caller);
         call.request_bytes.set(request.message.len() as u64);
-        if routed.has_context || self.is_traced {
-            call.read_context(&**request.head);
-        }
+        call.read_context(&**request.head);
         begin(&call);
         let told = routed.head.tell(&mut call).and(Err(no_time()));
         if says_dry_run(&call) {
             reply.metadata(DRY_RUN.as_bytes(), b"1");
         }
         Outcome::Done(conclude(&call, told, reply))
-    }
-
-    /// Counts the calls of a turn for which there was no time.
-    fn tell_shed(&mut self) {
-        if self.shed > 0 {
-            let refusals = &self.lane.connection.core.refusals;
-            refusals.add(Cause::Overloaded, std::mem::take(&mut self.shed));
-        }
     }
 
     /// The calls of one turn have the same, until one of them may have taken long.

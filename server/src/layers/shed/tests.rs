@@ -34,6 +34,8 @@ struct Came {
     longest: Duration,
 }
 
+const WHOLE: Stage = Stage::Whole;
+
 /// A refusal costs so much, microseconds.
 const REFUSAL_US: u64 = 2;
 
@@ -72,7 +74,8 @@ fn run(callers: &[Caller], from: Duration, to: Duration, quota: Option<(u64, u64
                 let at = due(asked[index]);
                 asked[index] += 1;
                 let (slot, weight) = (caller.slot, caller.weight);
-                let admits = !is_late || shedder.admits(Some(pulse), slot, weight, || start + now);
+                let admits =
+                    !is_late || shedder.admits(Some(pulse), slot, weight, WHOLE, || start + now);
                 now += us(if admits { caller.cost_us } else { REFUSAL_US });
                 if let Some((on, off)) = quota
                     && millis(now) % (on + off) >= on
@@ -153,7 +156,7 @@ fn where_there_is_time_what_waited_for_the_processor_is_served() {
             };
             let is_late = shedder.look(Some(pulse), start + ms(at));
             let clock = || start + ms(at);
-            !is_late || shedder.admits(Some(pulse), 1, Weight::Light, clock)
+            !is_late || shedder.admits(Some(pulse), 1, Weight::Light, WHOLE, clock)
         };
         // Late for long enough.
         call(0, 50);
@@ -228,7 +231,7 @@ fn one_hiccup_is_no_overload_and_overload_passes() {
         };
         let is_late = shedder.look(Some(pulse), start + ms(at));
         let clock = || start + ms(at);
-        is_late.then(|| shedder.admits(Some(pulse), 1, Weight::Light, clock))
+        is_late.then(|| shedder.admits(Some(pulse), 1, Weight::Light, WHOLE, clock))
     };
     assert_eq!(look(100, 90), None, "late for the first time");
     assert_eq!(look(150, 0), None);
@@ -244,6 +247,32 @@ fn one_hiccup_is_no_overload_and_overload_passes() {
     assert_eq!(look(400, 1), Some(true));
     assert_eq!(look(521, 1), None, "nobody was refused for long enough");
     assert_eq!(look(530, 90), None);
+}
+
+#[test]
+fn a_call_that_is_asked_about_twice_counts_once() {
+    let settings = Shedding::default();
+    let now = clock_start();
+    let pulse = |before| Pulse {
+        began: now,
+        before: ms(before),
+    };
+    let mut over = Over::new(now, settings.target);
+    let mut check = |stage: Stage, before: u64, admits: bool, counted: (u32, u32, u32)| {
+        let got = over.admits(&settings, &pulse(before), 1, Weight::Light, stage);
+        let slot = over.slots[1];
+        assert_eq!((got, over.offered), (admits, slot.offered), "{stage:?}");
+        assert_eq!(
+            (slot.offered, slot.served, over.stale),
+            counted,
+            "{stage:?}"
+        );
+    };
+    check(Stage::Head, 0, true, (0, 0, 0));
+    check(Stage::Whole, 0, true, (1, 1, 0));
+    // One that is refused is not asked about again.
+    check(Stage::Head, 1000, false, (2, 1, 1));
+    check(Stage::Whole, 1000, false, (3, 1, 2));
 }
 
 #[test]
