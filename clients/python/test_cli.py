@@ -88,9 +88,7 @@ def test_usage(larder):
     usage = json_of(server.cli("usage", "--json"))
     assert (usage["key_count"], usage["bytes"]) == (1, 100)
     assert (usage["request_ids"], usage["forgotten_request_ids"]) == (0, 0)
-    server.cache().Increment(
-        cache.IncrementRequest(key=b"n", request_id="i"), timeout=PATIENCE_S
-    )
+    server.cache().Increment(cache.IncrementRequest(key=b"n", request_id="i"), timeout=PATIENCE_S)
     assert json_of(server.cli("usage", "--json"))["request_ids"] == 1
     assert b"forgotten request ids" in server.cli("usage").stdout
 

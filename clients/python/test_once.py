@@ -370,9 +370,7 @@ class Control(Client):
     def call(self, method: str, *, more: tuple = (), **fields: object):
         stub = accounts_grpc.AccountServiceStub(self.channel)
         request = getattr(accounts, f"{method}Request")(**fields)
-        return getattr(stub, method)(
-            request, metadata=self.metadata + more, timeout=self.timeout
-        )
+        return getattr(stub, method)(request, metadata=self.metadata + more, timeout=self.timeout)
 
 
 def test_creations_through_faults_make_one_each(server):
@@ -446,7 +444,14 @@ def test_a_retry_across_a_drained_restart_counts_once(larder, tmp_path):
     writes = [
         ("Increment", {"key": b"n", "delta": 5, "request_id": "add"}),
         ("Set", {"key": b"k", "precondition": ABSENT, "request_id": "create"}),
-        ("Delete", {"key": b"gone", "precondition": cache.Precondition(if_version=1), "request_id": "delete"}),
+        (
+            "Delete",
+            {
+                "key": b"gone",
+                "precondition": cache.Precondition(if_version=1),
+                "request_id": "delete",
+            },
+        ),
         (
             "BatchSet",
             {
@@ -482,9 +487,7 @@ def test_a_retry_across_a_drained_restart_counts_once(larder, tmp_path):
     other.close()
 
 
-def test_after_a_kill_a_request_of_the_snapshot_is_replayed_and_a_lost_one_counts(
-    larder, tmp_path
-):
+def test_after_a_kill_a_request_of_the_snapshot_is_replayed_and_a_lost_one_counts(larder, tmp_path):
     data = tmp_path / "data"
     first = larder(data_dir=data)
     team = first.account("team")
