@@ -15,6 +15,7 @@ use crate::directory::{self, DirectoryLock};
 use crate::error::{DatabaseError, OpenError, VerifyError};
 use crate::limits::MAX_SECRET_BYTES;
 use crate::random;
+use crate::receipt::Receipt;
 use crate::secret::SecretDigest;
 use crate::state::{Change, State};
 use crate::time::UnixMillis;
@@ -37,6 +38,8 @@ pub struct Accounts {
     state: RwLock<State>,
     /// Mutations queue here.
     database: Mutex<Database>,
+    /// Those of the process before, until somebody takes them.
+    receipts: Mutex<Vec<Receipt>>,
     generation: AtomicU64,
     failed_writes: AtomicU64,
     is_failing: AtomicBool,
@@ -80,9 +83,10 @@ impl Accounts {
     pub fn open(dir: &Path, now: UnixMillis, entropy: Entropy) -> Result<Self, OpenError> {
         directory::create(dir)?;
         let lock = directory::lock(dir)?;
-        let (database, state) = Database::open(dir, &first_changes(&*entropy))?;
+        let (database, found) = Database::open(dir, &first_changes(&*entropy))?;
         let mut accounts = Self {
-            state: RwLock::new(state),
+            state: RwLock::new(found.state),
+            receipts: Mutex::new(found.receipts),
             database: Mutex::new(database),
             generation: AtomicU64::new(0),
             failed_writes: AtomicU64::new(0),
@@ -139,6 +143,12 @@ impl Accounts {
         self.generation.load(Ordering::Acquire)
     }
 
+    /// The receipts that the processes before have left, oldest first: once, then
+    /// none. Some may be over.
+    pub fn take_receipts(&self) -> Vec<Receipt> {
+        std::mem::take(&mut *self.receipts.lock())
+    }
+
     /// How writing to the database goes. Two atomic loads.
     pub fn writes(&self) -> Writes {
         Writes {
@@ -176,13 +186,14 @@ impl Accounts {
         Ok(database)
     }
 
-    /// Makes the changes durable, then visible.
+    /// Makes the changes and their receipt durable, then visible.
     pub(crate) fn commit(
         &self,
         mut database: MutexGuard<'_, Database>,
-        changes: Vec<Change>,
+        mut changes: Vec<Change>,
+        receipt: Option<Receipt>,
     ) -> Result<(), DatabaseError> {
-        self.noted(database.commit(&changes))?;
+        self.noted(database.commit(&mut changes, receipt))?;
         let mut state = self.state.write();
         for change in changes {
             state.apply(change);

@@ -107,7 +107,7 @@ fn make(accounts: &Accounts, path: &Path, old: Option<TokenName>) -> Result<(), 
     let mut changes: Vec<Change> = old.into_iter().map(Change::DropToken).collect();
     changes.extend([Change::AddToken(stored), Change::SetBootstrap(name)]);
     let database = accounts.begin(Mode::Apply)?;
-    accounts.commit(database, changes)?;
+    accounts.commit(database, changes, None)?;
     directory::write_file(path, format!("{}\n", secret.expose()).as_bytes())
 }
 

@@ -10,7 +10,8 @@ use redb::{ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use crate::account::DEFAULT_ACCOUNT;
 use crate::directory;
 use crate::error::{DatabaseError, OpenError};
-use crate::limits::{DATABASE_CACHE_BYTES, MAX_RECORD_BYTES};
+use crate::limits::{DATABASE_CACHE_BYTES, MAX_RECEIPT_BYTES, MAX_RECORD_BYTES};
+use crate::receipt::{self, Receipt, Receipts};
 use crate::record;
 use crate::state::{Change, State};
 
@@ -23,6 +24,8 @@ const FORMAT: u64 = 1;
 
 const ACCOUNTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("accounts");
 const TOKENS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("tokens");
+/// By request id. A version that does not know them leaves them alone.
+const RECEIPTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("receipts");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
 /// Row of [`META`]: [`FORMAT`] in decimal.
@@ -37,12 +40,20 @@ pub(crate) struct Database {
     /// follows until it is opened again.
     redb: Option<redb::Database>,
     path: PathBuf,
+    receipts: Receipts,
+}
+
+/// What was in the file.
+pub(crate) struct Found {
+    pub(crate) state: State,
+    /// Those that go first at the front.
+    pub(crate) receipts: Vec<Receipt>,
 }
 
 impl Database {
     /// Opens the database of `dir`, and reads all of it. `first` is what a new
     /// one holds.
-    pub(crate) fn open(dir: &Path, first: &[Change]) -> Result<(Self, State), OpenError> {
+    pub(crate) fn open(dir: &Path, first: &[Change]) -> Result<(Self, Found), OpenError> {
         let path = dir.join(FILE);
         let found = path
             .try_exists()
@@ -50,13 +61,24 @@ impl Database {
         if !found {
             create(&path, first)?;
         }
-        let (redb, state) = open_and_load(&path)?;
-        let redb = Some(redb);
-        Ok((Self { redb, path }, state))
+        let (redb, found) = open_and_load(&path)?;
+        let database = Self {
+            redb: Some(redb),
+            path,
+            receipts: Receipts::of(&found.receipts),
+        };
+        Ok((database, found))
     }
 
     /// Makes the changes durable, all or none.
-    pub(crate) fn commit(&mut self, changes: &[Change]) -> Result<(), DatabaseError> {
+    pub(crate) fn commit(
+        &mut self,
+        changes: &mut Vec<Change>,
+        receipt: Option<Receipt>,
+    ) -> Result<(), DatabaseError> {
+        if let Some(receipt) = receipt.filter(|it| it.answer.len() <= MAX_RECEIPT_BYTES) {
+            changes.extend(self.receipts.add(receipt));
+        }
         let Some(redb) = &self.redb else {
             return Err(DatabaseError::new("an earlier write failed"));
         };
@@ -74,9 +96,10 @@ impl Database {
 
     /// Opens the file again after a failed commit, and reads what is there.
     pub(crate) fn reload(&mut self) -> Result<State, DatabaseError> {
-        let (redb, state) = open_and_load(&self.path).map_err(DatabaseError::new)?;
+        let (redb, found) = open_and_load(&self.path).map_err(DatabaseError::new)?;
         self.redb = Some(redb);
-        Ok(state)
+        self.receipts = Receipts::of(&found.receipts);
+        Ok(found.state)
     }
 }
 
@@ -106,7 +129,7 @@ fn create(path: &Path, first: &[Change]) -> Result<(), OpenError> {
 
 /// Every page's checksum is checked first: all of the file is read anyway, and
 /// damage must not pass for data.
-fn open_and_load(path: &Path) -> Result<(redb::Database, State), OpenError> {
+fn open_and_load(path: &Path) -> Result<(redb::Database, Found), OpenError> {
     let damaged = |reason: String| OpenError::Damaged {
         path: path.to_owned(),
         reason,
@@ -123,8 +146,8 @@ fn open_and_load(path: &Path) -> Result<(redb::Database, State), OpenError> {
         let redb = builder()
             .open(path)
             .map_err(|error| open_error(path, error))?;
-        let state = load(&redb).map_err(|error| error.at(path))?;
-        Ok((redb, state))
+        let found = load(&redb).map_err(|error| error.at(path))?;
+        Ok((redb, found))
     }));
     opened.unwrap_or_else(|_| Err(damaged("its structure is broken".to_owned())))
 }
@@ -184,7 +207,7 @@ impl LoadError {
     }
 }
 
-fn load(redb: &redb::Database) -> Result<State, LoadError> {
+fn load(redb: &redb::Database) -> Result<Found, LoadError> {
     let transaction = redb.begin_read().map_err(|error| error.to_string())?;
     let mut state = State::default();
     let mut format = None;
@@ -218,7 +241,13 @@ fn load(redb: &redb::Database) -> Result<State, LoadError> {
     if !state.has_default_account() {
         return Err(format!("the account {DEFAULT_ACCOUNT} is missing").into());
     }
-    Ok(state)
+    let mut receipts = Vec::new();
+    for_each_row(&transaction, RECEIPTS, |key, value| {
+        receipts.push(receipt::decode(key, value)?);
+        Ok(())
+    })?;
+    receipts.sort_by_key(|it| it.until);
+    Ok(Found { state, receipts })
 }
 
 fn for_each_row(
@@ -226,9 +255,11 @@ fn for_each_row(
     table: TableDefinition<'_, &str, &[u8]>,
     mut visit: impl FnMut(&str, &[u8]) -> Result<(), String>,
 ) -> Result<(), String> {
-    let table = transaction
-        .open_table(table)
-        .map_err(|error| error.to_string())?;
+    let table = match transaction.open_table(table) {
+        // It came later than this database.
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
+        opened => opened.map_err(|error| error.to_string())?,
+    };
     for row in table.iter().map_err(|error| error.to_string())? {
         let (key, value) = row.map_err(|error| error.to_string())?;
         let bytes = value.value().len();
@@ -273,6 +304,8 @@ fn write_change(
         Change::SetBootstrap(name) => put(META, META_BOOTSTRAP, record::token_key(name).as_bytes()),
         Change::DropToken(name) => drop_row(transaction, TOKENS, &record::token_key(name)),
         Change::DropAccount(name) => drop_account(transaction, name),
+        Change::PutReceipt(it) => put(RECEIPTS, &it.id, &receipt::encode(it)),
+        Change::DropReceipt(id) => drop_row(transaction, RECEIPTS, id),
     };
     outcome.map_err(DatabaseError::new)
 }

@@ -47,11 +47,19 @@ pub const MAX_EXPIRE_TIME_MS: u64 = 253_402_300_799_999;
 /// the limits above let a record hold, so a larger one is damage.
 pub(crate) const MAX_RECORD_BYTES: usize = 32 << 10;
 
+/// Receipts of changes with a request id that are kept; the oldest make room.
+pub const MAX_RECEIPTS: usize = 4_096;
+
+/// Longest answer in a receipt, bytes: that of an account or token is shorter.
+pub const MAX_RECEIPT_BYTES: usize = 30 << 10;
+
 /// Pages of the database kept in memory, bytes. Every answer comes from
 /// memory, so this only serves writes.
 pub(crate) const DATABASE_CACHE_BYTES: usize = 8 << 20;
 
 const _: () = assert!(MAX_TOKENS_PER_ACCOUNT <= MAX_TOKENS);
+// 32 bytes stand before the answer.
+const _: () = assert!(MAX_RECEIPT_BYTES + 32 <= MAX_RECORD_BYTES);
 const _: () = assert!(MIN_SECRET_BYTES <= MAX_SECRET_BYTES);
 const _: () = assert!(
     // JSON writes no byte of a display name in more than two, and the prefixes

@@ -10,6 +10,7 @@ use crate::error::{AccountError, DatabaseError, FieldError, TokenError};
 use crate::limits::{MAX_ACCOUNTS, MAX_TOKENS, MAX_TOKENS_PER_ACCOUNT};
 use crate::page::{self, ListPage, PageRequest};
 use crate::random;
+use crate::receipt::{Effect, Made};
 use crate::secret::Secret;
 use crate::state::{Change, State};
 use crate::time::UnixMillis;
@@ -27,13 +28,15 @@ impl Accounts {
     /// # Errors
     /// [`AccountError::Field`], [`AlreadyExists`](AccountError::AlreadyExists),
     /// [`TooMany`](AccountError::TooMany), [`Database`](AccountError::Database).
-    pub fn create_account(
+    pub fn create_account<'e>(
         &self,
         name: AccountName,
         settings: AccountSettings,
-        mode: Mode,
+        effect: impl Into<Effect<'e>>,
     ) -> Result<Arc<Account>, AccountError> {
         settings.check()?;
+        let effect = effect.into();
+        let mode = effect.mode;
         let database = self.begin(mode)?;
         self.read(|state| {
             if state.account(&name).is_some() {
@@ -52,7 +55,9 @@ impl Accounts {
         }
         let uid = random::uid(&*self.entropy);
         let account = Arc::new(Account::new(name, uid, 1, settings));
-        self.commit(database, vec![Change::PutAccount(Arc::clone(&account))])?;
+        let receipt = effect.receipt_of(Made::Account(&account));
+        let changes = vec![Change::PutAccount(Arc::clone(&account))];
+        self.commit(database, changes, receipt)?;
         Ok(account)
     }
 
@@ -91,13 +96,15 @@ impl Accounts {
     /// # Errors
     /// [`AccountError::NotFound`], [`EtagMismatch`](AccountError::EtagMismatch),
     /// [`Field`](AccountError::Field), [`Database`](AccountError::Database).
-    pub fn update_account(
+    pub fn update_account<'e>(
         &self,
         name: &AccountName,
         update: AccountUpdate,
         etag: &str,
-        mode: Mode,
+        effect: impl Into<Effect<'e>>,
     ) -> Result<Arc<Account>, AccountError> {
+        let effect = effect.into();
+        let mode = effect.mode;
         let database = self.begin(mode)?;
         let old = self.account(name).ok_or(AccountError::NotFound)?;
         if !etag.is_empty() && etag != old.etag {
@@ -110,7 +117,9 @@ impl Accounts {
         let new = Account::new(name.clone(), old.uid.clone(), revision, settings);
         let new = Arc::new(new);
         if mode == Mode::Apply {
-            self.commit(database, vec![Change::PutAccount(Arc::clone(&new))])?;
+            let receipt = effect.receipt_of(Made::Account(&new));
+            let changes = vec![Change::PutAccount(Arc::clone(&new))];
+            self.commit(database, changes, receipt)?;
         }
         Ok(new)
     }
@@ -123,18 +132,21 @@ impl Accounts {
     /// administrator's token belongs to;
     /// [`NotFound`](AccountError::NotFound),
     /// [`Database`](AccountError::Database).
-    pub fn delete_account(
+    pub fn delete_account<'e>(
         &self,
         name: &AccountName,
-        mode: Mode,
+        effect: impl Into<Effect<'e>>,
     ) -> Result<Arc<Account>, AccountError> {
+        let effect = effect.into();
+        let mode = effect.mode;
         let database = self.begin(mode)?;
         let old = self.account(name).ok_or(AccountError::NotFound)?;
         if name.as_str() == DEFAULT_ACCOUNT {
             return Err(AccountError::Protected);
         }
         if mode == Mode::Apply {
-            self.commit(database, vec![Change::DropAccount(name.clone())])?;
+            let receipt = effect.receipt_of(Made::Account(&old));
+            self.commit(database, vec![Change::DropAccount(name.clone())], receipt)?;
         }
         Ok(old)
     }
@@ -150,15 +162,17 @@ impl Accounts {
     /// [`AccountNotFound`](TokenError::AccountNotFound),
     /// [`AlreadyExists`](TokenError::AlreadyExists),
     /// [`TooMany`](TokenError::TooMany), [`Database`](TokenError::Database).
-    pub fn create_token(
+    pub fn create_token<'e>(
         &self,
         parent: &AccountName,
         new: NewToken,
         now: UnixMillis,
-        mode: Mode,
+        effect: impl Into<Effect<'e>>,
     ) -> Result<CreatedToken, TokenError> {
         check_expire_time(new.expire_time, now)?;
         let rights = check_rights(new.actions, &new.namespaces, new.key_prefixes)?;
+        let effect = effect.into();
+        let mode = effect.mode;
         let database = self.begin(mode)?;
         self.read(|state| check_room(state, parent, new.secret.as_ref()))?;
         if mode == Mode::DryRun {
@@ -188,7 +202,8 @@ impl Accounts {
             token: Arc::clone(&token),
             digest,
         };
-        self.commit(database, vec![Change::AddToken(stored)])?;
+        let receipt = effect.receipt_of(Made::Token(&token));
+        self.commit(database, vec![Change::AddToken(stored)], receipt)?;
         Ok(CreatedToken { token, secret })
     }
 
@@ -222,7 +237,13 @@ impl Accounts {
     /// # Errors
     /// [`TokenError::AccountNotFound`], [`NotFound`](TokenError::NotFound),
     /// [`Database`](TokenError::Database).
-    pub fn revoke_token(&self, name: &TokenName, mode: Mode) -> Result<Arc<Token>, TokenError> {
+    pub fn revoke_token<'e>(
+        &self,
+        name: &TokenName,
+        effect: impl Into<Effect<'e>>,
+    ) -> Result<Arc<Token>, TokenError> {
+        let effect = effect.into();
+        let mode = effect.mode;
         let database = self.begin(mode)?;
         let old = self.read(|state| {
             if state.account(name.account()).is_none() {
@@ -232,7 +253,8 @@ impl Accounts {
             Ok(Arc::clone(&stored.token))
         })?;
         if mode == Mode::Apply {
-            self.commit(database, vec![Change::DropToken(name.clone())])?;
+            let receipt = effect.receipt_of(Made::Token(&old));
+            self.commit(database, vec![Change::DropToken(name.clone())], receipt)?;
         }
         Ok(old)
     }

@@ -8,6 +8,7 @@ use larder_model::AccountName;
 
 use crate::account::{Account, default_account};
 use crate::limits::{MAX_ACCOUNTS, MAX_STORED_TOKENS};
+use crate::receipt::Receipt;
 use crate::secret::SecretDigest;
 use crate::token::{StoredToken, TokenName};
 
@@ -42,6 +43,10 @@ pub(crate) enum Change {
     DropToken(TokenName),
     /// This token is the one in the data directory.
     SetBootstrap(TokenName),
+    /// What a change with a request id leaves behind.
+    PutReceipt(Receipt),
+    /// The receipt of this id goes.
+    DropReceipt(String),
 }
 
 impl State {
@@ -156,6 +161,8 @@ impl State {
                 }
             }
             Change::SetBootstrap(name) => self.bootstrap = Some(name),
+            // They are on the disk alone.
+            Change::PutReceipt(_) | Change::DropReceipt(_) => {}
         }
     }
 

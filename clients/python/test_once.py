@@ -510,3 +510,52 @@ def test_after_a_kill_a_request_of_the_snapshot_is_replayed_and_a_lost_one_count
     lost = client.call("Increment", key=b"n", delta=1, request_id="lost")
     assert (lost.replayed, lost.value) == (False, 2)
     client.close()
+
+
+@pytest.mark.parametrize("end", ["drained", "killed"])
+def test_a_change_of_accounts_is_made_once_across_a_restart(larder, tmp_path, end):
+    data = tmp_path / "data"
+    first = larder(data_dir=data)
+    token = first.admin_token
+
+    def call(server, method: str, **fields: object):
+        request = getattr(accounts, f"{method}Request")(**fields)
+        stub = server.control()
+        return getattr(stub, method)(request, metadata=bearer(token), timeout=PATIENCE_S)
+
+    team, gone = "accounts/team", "accounts/gone"
+    changed = accounts.Account(name=team, display_name="The team")
+    changes = [
+        ("CreateAccount", {"account_id": "team", "request_id": "c"}),
+        ("CreateAccount", {"account_id": "gone", "request_id": "g"}),
+        ("UpdateAccount", {"account": changed, "request_id": "u"}),
+        ("DeleteAccount", {"name": gone, "request_id": "d"}),
+        ("CreateToken", {"parent": team, "request_id": "t"}),
+    ]
+    answers = [call(first, method, **fields) for method, fields in changes]
+    revoked = {"name": answers[-1].token.name, "request_id": "r"}
+    changes.append(("RevokeToken", revoked))
+    answers.append(call(first, "RevokeToken", **revoked))
+    if end == "drained":
+        first.stop()
+    else:
+        first.process.kill()
+        first.process.wait()
+
+    second = larder(data_dir=data)
+    # The state of now does not matter: the answer is that of the first time.
+    call(second, "UpdateAccount", account=accounts.Account(name=team, display_name="Others"))
+    for (method, fields), answer in zip(changes, answers, strict=True):
+        again = call(second, method, **fields)
+        assert again.replayed, method
+        again.replayed = False
+        if method == "CreateToken":
+            # A secret is shown once.
+            assert (again.secret, bool(answer.secret)) == ("", True)
+            answer.secret = ""
+        assert again == answer, method
+    with refused("INVALID_ARGUMENT", "REQUEST_ID_REUSED"):
+        call(second, "CreateAccount", account_id="team-2", request_id="c")
+    listed = call(second, "ListAccounts").accounts
+    assert {account.name for account in listed} == {"accounts/default", team}
+    assert list(call(second, "ListTokens", parent=team).tokens) == []

@@ -158,7 +158,7 @@ def test_what_a_collector_does_not_take_is_dropped_and_counted(traced, collector
 
 @pytest.mark.parametrize("lane", LANES)
 def test_what_the_accounts_server_is_asked_is_a_span_between_the_two_servers(
-    larder, traced, collector, lane
+    traced, collector, lane
 ):
     accounts = traced()
     secret = accounts.account("team")

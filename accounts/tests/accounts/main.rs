@@ -10,5 +10,6 @@ mod limits;
 mod model;
 mod opening;
 mod paging;
+mod receipts;
 mod secrets;
 mod token_calls;

@@ -8,15 +8,15 @@ use buffa::{MessageField, ViewEncode as _};
 use connectrpc::{RequestContext, ServiceRequest, ServiceResult};
 use larder_accounts::{
     Account, AccountError, AccountSettings, AccountUpdate, Accounts, Action, Actions,
-    DatabaseError, FieldError, NewToken, PageRequest, Secret, Token, TokenError, TokenName,
-    UnixMillis, parse_account_resource,
+    DatabaseError, Effect, FieldError, Made, NewToken, PageRequest, Secret, Token, TokenError,
+    TokenName, UnixMillis, parse_account_resource,
 };
 use larder_api::accounts_v1::{self as wire, AccountService};
 use larder_api::errors::Reason;
 use larder_api::protobuf;
 use larder_model::{AccountName, AtLimit, Mode, Store};
 
-use super::control::{Answer, Asked, Control};
+use super::control::{Answer, Asked, Control, Work};
 use super::fields::bad_field;
 use super::request_id::Repeat;
 use super::{answer, call_of, reply};
@@ -38,8 +38,8 @@ pub(super) struct AccountsV1<S: Store> {
 impl<S: Store> AccountsV1<S> {
     pub(super) fn new(core: Arc<Core<S>>, accounts: &Arc<Accounts>) -> Self {
         Self {
+            control: Control::new(accounts, &core.clock),
             core,
-            control: Control::new(accounts),
         }
     }
 
@@ -48,8 +48,10 @@ impl<S: Store> AccountsV1<S> {
         &self,
         call: &Call<S>,
         asked: Asked<'_>,
-        work: impl FnOnce(&Accounts) -> Result<T, Failure> + Send + 'static,
+        kept: fn(Made<'_>) -> T,
+        make: impl FnOnce(&Accounts, Effect<'_>) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
+        let work = Work { make, kept };
         self.control.change(&self.core, call, asked, work).await
     }
 
@@ -78,9 +80,9 @@ impl<S: Store> AccountsV1<S> {
             repeat: Repeat::Counts,
             mode,
         };
-        let create = move |accounts: &Accounts| {
+        let create = move |accounts: &Accounts, effect: Effect<'_>| {
             let made = accounts
-                .create_account(name, settings, mode)
+                .create_account(name, settings, effect)
                 .map_err(account_failure)?;
             Ok(wire::CreateAccountResponse {
                 account: Some(account(&made)).into(),
@@ -88,7 +90,16 @@ impl<S: Store> AccountsV1<S> {
                 ..Default::default()
             })
         };
-        self.change(call, asked, create).await
+        self.change(
+            call,
+            asked,
+            |made| wire::CreateAccountResponse {
+                account: account_of(made).into(),
+                ..Default::default()
+            },
+            create,
+        )
+        .await
     }
 
     #[expect(clippy::unused_async, reason = "handlers are alike")]
@@ -157,9 +168,9 @@ impl<S: Store> AccountsV1<S> {
             repeat,
             mode,
         };
-        let change = move |accounts: &Accounts| {
+        let change = move |accounts: &Accounts, effect: Effect<'_>| {
             let updated = accounts
-                .update_account(&name, update, &etag, mode)
+                .update_account(&name, update, &etag, effect)
                 .map_err(account_failure)?;
             Ok(wire::UpdateAccountResponse {
                 account: Some(account(&updated)).into(),
@@ -167,7 +178,16 @@ impl<S: Store> AccountsV1<S> {
                 ..Default::default()
             })
         };
-        self.change(call, asked, change).await
+        self.change(
+            call,
+            asked,
+            |made| wire::UpdateAccountResponse {
+                account: account_of(made).into(),
+                ..Default::default()
+            },
+            change,
+        )
+        .await
     }
 
     async fn delete_account(
@@ -185,9 +205,9 @@ impl<S: Store> AccountsV1<S> {
             mode,
         };
         let core = Arc::clone(&self.core);
-        let delete = move |accounts: &Accounts| {
+        let delete = move |accounts: &Accounts, effect: Effect<'_>| {
             accounts
-                .delete_account(&name, mode)
+                .delete_account(&name, effect)
                 .map_err(account_failure)?;
             if mode == Mode::Apply {
                 core.tenants.close(&name);
@@ -197,7 +217,13 @@ impl<S: Store> AccountsV1<S> {
                 ..Default::default()
             })
         };
-        self.change(call, asked, delete).await
+        self.change(
+            call,
+            asked,
+            |_| wire::DeleteAccountResponse::default(),
+            delete,
+        )
+        .await
     }
 
     async fn create_token(
@@ -216,9 +242,9 @@ impl<S: Store> AccountsV1<S> {
             repeat: Repeat::Counts,
             mode,
         };
-        let create = move |accounts: &Accounts| {
+        let create = move |accounts: &Accounts, effect: Effect<'_>| {
             let created = accounts
-                .create_token(&parent, new, now, mode)
+                .create_token(&parent, new, now, effect)
                 .map_err(token_failure)?;
             Ok(wire::CreateTokenResponse {
                 token: Some(token(&created.token)).into(),
@@ -227,7 +253,11 @@ impl<S: Store> AccountsV1<S> {
                 ..Default::default()
             })
         };
-        let made = self.change(call, asked, create).await;
+        let kept = |made: Made<'_>| wire::CreateTokenResponse {
+            token: token_of(made).into(),
+            ..Default::default()
+        };
+        let made = self.change(call, asked, kept, create).await;
         match made.as_ref().ok().and_then(|made| made.token.as_option()) {
             Some(created) => call.concerns(&created.name, mode),
             None => call.concerns(format_args!("accounts/{at}/tokens"), mode),
@@ -272,14 +302,22 @@ impl<S: Store> AccountsV1<S> {
             repeat: Repeat::Harmless,
             mode,
         };
-        let revoke = move |accounts: &Accounts| {
-            accounts.revoke_token(&name, mode).map_err(token_failure)?;
+        let revoke = move |accounts: &Accounts, effect: Effect<'_>| {
+            accounts
+                .revoke_token(&name, effect)
+                .map_err(token_failure)?;
             Ok(wire::RevokeTokenResponse {
                 validated_only: mode == Mode::DryRun,
                 ..Default::default()
             })
         };
-        self.change(call, asked, revoke).await
+        self.change(
+            call,
+            asked,
+            |_| wire::RevokeTokenResponse::default(),
+            revoke,
+        )
+        .await
     }
 
     #[expect(clippy::unused_async, reason = "handlers are alike")]
@@ -505,6 +543,22 @@ fn field_failure(error: FieldError) -> Failure {
         _ => Reason::FieldInvalid,
     };
     Failure::field(reason, error.field, error.reason)
+}
+
+/// The account that a change was made to, for an answer.
+fn account_of(made: Made<'_>) -> Option<wire::Account> {
+    match made {
+        Made::Account(it) => Some(account(it)),
+        Made::Token(_) => None,
+    }
+}
+
+/// The token that a change was made to.
+fn token_of(made: Made<'_>) -> Option<wire::Token> {
+    match made {
+        Made::Token(it) => Some(token(it)),
+        Made::Account(_) => None,
+    }
 }
 
 /// When the disk may have room again.

@@ -1,30 +1,33 @@
 //! Changes of the control plane: each runs where waiting for the disk holds up
 //! nobody, and one that has a request id is carried out once.
 //!
-//! The window is this process's: after a restart, a repeat is carried out again,
-//! and finds what it made before (`ALREADY_EXISTS`); only a token of a secret that
-//! nobody chose is made twice.
+//! An answer is durable in the transaction of its change, as a receipt: a repeat
+//! is told of it whether the server was drained or killed in between. What was told of
+//! a secret is not kept.
 
 use std::sync::Arc;
 
 use buffa::Message;
-use larder_accounts::Accounts;
+use larder_accounts::limits::MAX_RECEIPTS;
+use larder_accounts::{Accounts, Effect, Made, Receipt, UnixMillis};
 use larder_api::accounts_v1 as wire;
 use larder_api::errors::Reason;
 use larder_model::{
-    Claimed, Fingerprint, Mode, OnceError, ReplayLimits, Request, RequestId, Store, Time, Window,
+    Claimed, Fingerprint, Mode, OnceError, Remembered, ReplayLimits, Request, RequestId, Store,
+    Time, Window,
 };
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
 use super::request_id::{self, Repeat, check_attempt};
 use crate::call::Call;
+use crate::clock::{self, Clock};
 use crate::core::Core;
 use crate::failure::Failure;
 
 /// Changes that are remembered; the oldest make room. An answer has 8 KiB at the
-/// most, so all of them 32 MiB.
-const MAX_CHANGES: usize = 4096;
+/// most, so all of them 32 MiB, in memory and on the disk.
+const MAX_CHANGES: usize = MAX_RECEIPTS;
 
 /// The accounts of this process, and the changes made to them lately.
 pub(super) struct Control {
@@ -42,6 +45,14 @@ pub(super) struct Asked<'a> {
     pub(super) repeat: Repeat,
     /// Whether it takes effect.
     pub(super) mode: Mode,
+}
+
+/// What a change comes to.
+pub(super) struct Work<T, F> {
+    /// Makes the change.
+    pub(super) make: F,
+    /// The answer as it is given again, but for [`Answer::again`].
+    pub(super) kept: fn(Made<'_>) -> T,
 }
 
 /// An answer that can be given again.
@@ -89,12 +100,23 @@ impl Claim {
         self.id.request(self.fingerprint)
     }
 
-    fn record(mut self, now: Time, answer: &impl Answer) {
-        let mut kept = answer.clone();
-        kept.again();
+    fn receipt<T: Answer>(&self, kept: T) -> Receipt {
+        let now_ms = clock::unix_millis();
+        let lasts_ms = ReplayLimits::default().window.as_millis();
+        let lasts_ms = u64::try_from(lasts_ms).unwrap_or(u64::MAX);
+        Receipt {
+            id: self.id.0.clone(),
+            fingerprint: self.fingerprint.0,
+            made_at: UnixMillis::new(now_ms),
+            until: UnixMillis::new(now_ms.saturating_add(lasts_ms)),
+            answer: again(kept),
+        }
+    }
+
+    fn record<T: Answer>(mut self, now: Time, answer: &T) {
         self.is_open = false;
         let mut window = self.window.lock();
-        window.record(now, self.request(), kept.encode_to_vec().into());
+        window.record(now, self.request(), again(answer.clone()).into());
     }
 }
 
@@ -131,9 +153,20 @@ impl ScopedId {
     }
 }
 
+/// An answer as it is given again.
+fn again(mut answer: impl Answer) -> Vec<u8> {
+    answer.again();
+    answer.encode_to_vec()
+}
+
 impl Control {
-    pub(super) fn new(accounts: &Arc<Accounts>) -> Self {
-        let window = Window::new(ReplayLimits::default().window, MAX_CHANGES);
+    /// Remembers what the processes before have left receipts of.
+    pub(super) fn new(accounts: &Arc<Accounts>, clock: &Clock) -> Self {
+        let mut window = Window::new(ReplayLimits::default().window, MAX_CHANGES);
+        let (now, now_unix_ms) = (clock.now(), clock::unix_millis());
+        for receipt in accounts.take_receipts() {
+            restore(&mut window, now, now_unix_ms, receipt);
+        }
         Self {
             accounts: Arc::clone(accounts),
             window: Arc::new(Mutex::new(window)),
@@ -151,7 +184,7 @@ impl Control {
         core: &Arc<Core<S>>,
         call: &Call<S>,
         asked: Asked<'_>,
-        work: impl FnOnce(&Accounts) -> Result<T, Failure> + Send + 'static,
+        work: Work<T, impl FnOnce(&Accounts, Effect<'_>) -> Result<T, Failure> + Send + 'static>,
     ) -> Result<T, Failure> {
         let claim = match self.known(call, &asked)? {
             Known::Answer(answer) => return Ok(answer),
@@ -159,8 +192,17 @@ impl Control {
         };
         call.begin_mutation()?;
         let (accounts, core) = (Arc::clone(&self.accounts), Arc::clone(core));
+        let mode = asked.mode;
+        let Work { make, kept } = work;
         let work = move || {
-            let answer = work(&accounts)?;
+            let receipt = claim
+                .as_ref()
+                .map(|claim| move |made: Made<'_>| claim.receipt(kept(made)));
+            let effect = Effect {
+                mode,
+                receipt: receipt.as_ref().map(|it| it as _),
+            };
+            let answer = make(&accounts, effect)?;
             if let Some(claim) = claim {
                 claim.record(core.clock.now(), &answer);
             }
@@ -213,6 +255,26 @@ enum Known<T> {
     Answer(T),
     /// It is to be made, under a claim if it has an id and takes effect.
     Nothing(Option<Claim>),
+}
+
+/// Puts a receipt into the window, for as long as it would have been there.
+fn restore(window: &mut Window<Arc<[u8]>>, now: Time, now_unix_ms: u64, receipt: Receipt) {
+    let Ok(id) = RequestId::parse(&receipt.id) else {
+        return;
+    };
+    // A clock that was set back gives it no more time than it had.
+    let now_unix_ms = now_unix_ms.max(receipt.made_at.get());
+    let left_ms = receipt.until.get().saturating_sub(now_unix_ms);
+    let remembered = Remembered {
+        request: Request {
+            id,
+            fingerprint: Fingerprint(receipt.fingerprint),
+            item: 0,
+        },
+        until: Time::from_millis(now.as_millis().saturating_add(left_ms)),
+        outcome: receipt.answer.into(),
+    };
+    window.restore(now, remembered);
 }
 
 fn decode<T: Answer>(bytes: &[u8]) -> Result<T, Failure> {
