@@ -46,6 +46,9 @@ const FIXED_BYTES: u64 = 8 << 20;
 const STORES: usize = 8;
 /// For the readers to begin, and for the server to be rid of them.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// For the server to fill the sockets, and between two looks whether it has.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
+const SETTLE_INTERVAL: Duration = Duration::from_millis(500);
 /// Between two looks at what the server counts.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// Below this no latency is told from noise.
@@ -90,20 +93,25 @@ fn trial(larder: &Path, size: Size, way: Way, lane: Lane) -> anyhow::Result<bool
         fill(&server, token)?;
     }
     let victim = Victim::start(server.address, &other)?;
-    let from = Instant::now();
+    let (from, idle) = (Instant::now(), server.process.cpu_seconds());
     pause(size.duration);
     let without = victim.samples(from, Instant::now());
+    let idle = (server.process.cpu_seconds() - idle) / size.duration.as_secs_f64();
 
     let before = server.metrics()?;
     server.take_peak_rss_bytes();
     let rss_before = server.process.rss_bytes();
     let readers = (0..size.readers).map(|number| tokens[number % accounts].clone());
+    let from = Instant::now();
     let crowd = Crowd::start(server.address, readers.collect(), way, lane)?;
     let until = Instant::now() + PATIENCE;
     while crowd.reading() < size.readers && Instant::now() < until {
         pause(LOOK_INTERVAL);
     }
-    let (reading, from) = (crowd.reading(), Instant::now());
+    let reading = crowd.reading();
+    settle(&server, idle);
+    let began = victim.samples(from, Instant::now());
+    let from = Instant::now();
     pause(size.duration);
     let with = victim.samples(from, Instant::now());
     let during = server.metrics()?;
@@ -124,11 +132,31 @@ fn trial(larder: &Path, size: Size, way: Way, lane: Lane) -> anyhow::Result<bool
         told_bytes: rise(&before, &during, BUFFERED) / readers,
         without: victim::p99(&without).max(GRAIN),
         with: victim::p99(&with).max(GRAIN),
-        failed: victim::failed(&without) + victim::failed(&with),
+        failed: [&without, &began, &with]
+            .map(|it| victim::failed(it))
+            .iter()
+            .sum(),
         gone,
     };
-    say(&format!("{lane}, {way}:"));
+    say(&format!(
+        "{lane}, {way}: {} calls of another account while the sockets were filled, p99 {:?}",
+        began.len(),
+        victim::p99(&began)
+    ));
     Ok(found.judge(&size))
+}
+
+/// Waits until the server is hardly busier than it was without readers, which took so much
+/// processor time each second: it first sends as much as the sockets hold, which may be
+/// megabytes for each.
+fn settle(server: &Server, idle: f64) {
+    let until = Instant::now() + SETTLE_PATIENCE;
+    let mut busy = f64::INFINITY;
+    while busy > 2.0 * idle + 0.1 && Instant::now() < until {
+        let before = server.process.cpu_seconds();
+        pause(SETTLE_INTERVAL);
+        busy = (server.process.cpu_seconds() - before) / SETTLE_INTERVAL.as_secs_f64();
+    }
 }
 
 /// What a trial came to.
