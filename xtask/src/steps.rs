@@ -9,6 +9,7 @@ use crate::balancers;
 use crate::cache;
 use crate::clients;
 use crate::conformance;
+use crate::contract;
 use crate::runner::{Done, Lane, Shell, Step, is_on_path};
 use crate::tours;
 
@@ -112,7 +113,7 @@ pub(crate) const ALL: &[Step] = &[
         needs: &["setup-buf"],
         tools: &["node"],
         lane: Lane::Free,
-        run: proto_lint,
+        run: contract::lint,
     },
     Step {
         name: "proto-breaking",
@@ -120,7 +121,15 @@ pub(crate) const ALL: &[Step] = &[
         needs: &["setup-buf"],
         tools: &["node"],
         lane: Lane::Free,
-        run: proto_breaking,
+        run: contract::breaking,
+    },
+    Step {
+        name: "proto-breaking-noticed",
+        about: "a contract that breaks clients is noticed, in each of six ways",
+        needs: &["setup-buf"],
+        tools: &["node"],
+        lane: Lane::Free,
+        run: contract::breaking_is_noticed,
     },
     Step {
         name: "python-lint",
@@ -570,23 +579,6 @@ pub(crate) fn npm_packages(shell: &Shell, name: &str, folder: &str) -> anyhow::R
         shell.run(npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]))
     })?;
     Ok(folder.join("node_modules"))
-}
-
-fn proto_lint(shell: &Shell) -> anyhow::Result<Done> {
-    shell.run(shell.command(buf(shell)?, "proto").arg("lint"))?;
-    Ok(Done::Passed)
-}
-
-/// `proto/released.binpb` is the contract as it was last released; buf.yaml
-/// names the rules. At each release it is renewed, and committed, with
-/// `buf build proto --exclude-source-info -o proto/released.binpb`.
-fn proto_breaking(shell: &Shell) -> anyhow::Result<Done> {
-    shell.run(shell.command(buf(shell)?, "proto").args([
-        "breaking",
-        "--against",
-        "released.binpb",
-    ]))?;
-    Ok(Done::Passed)
 }
 
 fn setup_deny(shell: &Shell) -> anyhow::Result<Done> {
