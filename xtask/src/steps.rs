@@ -18,7 +18,7 @@ const CARGO_DENY: &str = "0.20.2";
 
 /// Programs that the steps use, with the Debian packages they come from. Go is
 /// not among them: Debian's is too old.
-const DEBIAN: [(&str, &str); 8] = [
+const DEBIAN: [(&str, &str); 10] = [
     ("cc", "build-essential"),
     ("cmake", "cmake"),
     ("curl", "curl"),
@@ -26,6 +26,8 @@ const DEBIAN: [(&str, &str); 8] = [
     ("nginx", "nginx"),
     ("python3", "python3-venv"),
     ("npm", "npm"),
+    ("php", "php-cli"),
+    ("php", "php-curl"),
     ("redis-server", "redis-server"),
 ];
 
@@ -298,6 +300,14 @@ pub(crate) const ALL: &[Step] = &[
         tools: &["redis-server"],
         lane: Lane::Free,
         run: clients::e2e_import,
+    },
+    Step {
+        name: "e2e-php",
+        about: "larder from PHP, with JSON over HTTP",
+        needs: &["build", "setup-python"],
+        tools: &["php"],
+        lane: Lane::Free,
+        run: clients::e2e_php,
     },
     Step {
         name: "e2e-node",
