@@ -97,7 +97,9 @@ fn no_message_of_the_contracts_is_missing() {
                 .map(|message| (file.package().to_owned(), message))
                 .collect();
             while let Some((path, message)) = open.pop() {
-                if message.options.as_ref().is_some_and(|it| it.map_entry()) {
+                if let Some(options) = &message.options
+                    && options.map_entry()
+                {
                     continue;
                 }
                 let name = format!("{path}.{}", message.name());

@@ -252,6 +252,24 @@ def test_a_server_is_told_of_a_call_that_was_cancelled(pair, stub):
     wait_for(cancelled, "no server ended the dump")
 
 
+def test_a_client_that_does_not_read_holds_up_no_other(pair, stub):
+    fill(stub)
+    # More than one, on one connection and on others: between the balancer and the server they
+    # may share one.
+    dumps = [stub.Dump(cache.DumpRequest(), timeout=PATIENCE_S) for _ in range(3)]
+    with pair.channel() as another:
+        dumps += [cache_grpc.CacheServiceStub(another).Dump(cache.DumpRequest()) for _ in range(3)]
+        for dump in dumps:
+            next(dump)
+        for repeat in range(50):
+            with pair.channel() as fresh:
+                reader = cache_grpc.CacheServiceStub(fresh if repeat % 10 == 0 else another)
+                reply = reader.Get(cache.GetRequest(key=b"key-00000"), timeout=5)
+                assert len(reply.hit.value) == VALUE_BYTES
+        for dump in dumps:
+            dump.cancel()
+
+
 def test_a_dump_that_is_cut_does_not_end_well(pair, stub):
     fill(stub)
     holds, _ = holder(pair, None, b"key-00000")
@@ -283,3 +301,18 @@ def test_a_server_that_hangs_is_noticed_by_those_who_check(pair, stub):
         wait_for(answers, f"the calls go on to a server that hangs\n{pair.log()}")
     finally:
         holds.larder.process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"PROXY TCP4 203.0.113.9 10.0.0.1 5000 5051\r\n", b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c"],
+)
+def test_a_header_of_the_proxy_protocol_ends_the_connection(server, header):
+    host, port = server.address.rsplit(":", 1)
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection:
+        connection.sendall(header + bytes(12) + b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        answer = b""
+        while received := connection.recv(65536):
+            answer += received
+    # It has ended, and answered nothing in between.
+    assert b" 200 " not in answer

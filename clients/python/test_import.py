@@ -1,13 +1,16 @@
 """`larder import` from a real Redis."""
 
+import contextlib
 import json
 import os
 import shutil
+import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
-from harness import PATIENCE_S, bearer, cache, json_of
+from harness import LARDER, PATIENCE_S, bearer, cache, environment, json_of
 from redis_server import Redis, RedisError
 
 pytestmark = pytest.mark.skipif(
@@ -89,6 +92,28 @@ def test_many_keys_and_large_values_pass(server, redis):
     assert len(found) == 20_005
     assert all(found[b"key-%d" % number] == b"value-%d" % number for number in range(20_000))
     assert {key: found[key] for key in large} == large
+
+
+def test_memory_does_not_grow_with_the_source(server, redis):
+    token = server.account("memory")
+    value = bytes(3 << 20)
+    redis.many([("SET", f"large-{number}", value) for number in range(64)])
+    most_kib = 0
+    with subprocess.Popen(
+        [LARDER, "import", "--json", redis.url, "--server", server.url, "--token", token],
+        stdout=subprocess.PIPE,
+        env=environment(),
+    ) as importer:
+        # The rusage of a child begins with the memory of its parent; this does not.
+        while importer.poll() is None:
+            with contextlib.suppress(OSError):
+                status = Path(f"/proc/{importer.pid}/status").read_text()
+                peaks = [line.split()[1] for line in status.splitlines() if "VmHWM" in line]
+                most_kib = max(most_kib, *map(int, peaks), 0)
+        told = json.loads(importer.stdout.read())
+    assert (importer.returncode, told["stored"]) == (0, 64)
+    # Of 192 MiB.
+    assert 0 < most_kib < 128 << 10, f"{most_kib} KiB"
 
 
 def test_what_has_no_counterpart_is_counted_and_named(server, redis):

@@ -1,5 +1,6 @@
 //! The steps of the clients in other languages, and of tonic.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use crate::balancers;
@@ -13,8 +14,9 @@ const GO_PLUGINS: [&str; 2] = [
     "google.golang.org/grpc/cmd/protoc-gen-go-grpc",
 ];
 
-/// Tests of `clients/python` that have a step of their own: they need a Redis.
+/// Tests of `clients/python` that have a step of their own: they need a Redis, or PHP.
 const IMPORT_TESTS: &str = "test_import.py";
+const PHP_TESTS: &str = "test_php.py";
 
 pub(crate) fn setup_python(shell: &Shell) -> anyhow::Result<Done> {
     python(shell)?;
@@ -69,22 +71,29 @@ pub(crate) fn python_lint(shell: &Shell) -> anyhow::Result<Done> {
     Ok(Done::Passed)
 }
 
+/// All but those that have a step of their own.
 pub(crate) fn e2e_python(shell: &Shell) -> anyhow::Result<Done> {
+    let others = [balancers::TESTS, IMPORT_TESTS, PHP_TESTS];
+    pytest(shell, others.map(|tests| format!("--ignore={tests}")))
+}
+
+pub(crate) fn e2e_import(shell: &Shell) -> anyhow::Result<Done> {
+    pytest(shell, [IMPORT_TESTS])
+}
+
+pub(crate) fn e2e_php(shell: &Shell) -> anyhow::Result<Done> {
+    pytest(shell, [PHP_TESTS])
+}
+
+fn pytest<const N: usize>(
+    shell: &Shell,
+    arguments: [impl AsRef<OsStr>; N],
+) -> anyhow::Result<Done> {
     shell.run(
         shell
             .command(python(shell)?.join("python"), "clients/python")
             .args(["-m", "pytest", "--durations=10"])
-            .args([balancers::TESTS, IMPORT_TESTS].map(|tests| format!("--ignore={tests}")))
-            .env("LARDER_BIN", built(shell, "larder")?),
-    )?;
-    Ok(Done::Passed)
-}
-
-pub(crate) fn e2e_import(shell: &Shell) -> anyhow::Result<Done> {
-    shell.run(
-        shell
-            .command(python(shell)?.join("python"), "clients/python")
-            .args(["-m", "pytest", "--durations=10", IMPORT_TESTS])
+            .args(arguments)
             .env("LARDER_BIN", built(shell, "larder")?),
     )?;
     Ok(Done::Passed)

@@ -14,6 +14,7 @@ mod cache;
 mod catalogue;
 mod clients;
 mod conformance;
+mod contract;
 mod deploy;
 mod hostile;
 mod runner;
@@ -59,6 +60,11 @@ enum Chore {
     Bench(bench::BenchArgs),
     /// Writes what is generated and committed: docs/errors.md.
     Gen,
+    /// Keeps the contract as that of a release: proto/released/vVERSION.binpb.
+    ReleaseContract {
+        /// The version that is released, such as 0.2.0.
+        version: String,
+    },
     /// Runs the transport's fuzz targets, 60 s each.
     Fuzz {
         /// Run one target under libFuzzer: needs a nightly toolchain and cargo-fuzz.
@@ -106,6 +112,10 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         Chore::Gen => {
             catalogue::write(&root)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Chore::ReleaseContract { version } => {
+            contract::release(&root, &version)?;
             Ok(ExitCode::SUCCESS)
         }
         Chore::Fuzz {

@@ -9,6 +9,7 @@ use crate::balancers;
 use crate::cache;
 use crate::clients;
 use crate::conformance;
+use crate::contract;
 use crate::deploy;
 use crate::runner::{Done, Lane, Shell, Step, is_on_path};
 use crate::tours;
@@ -18,7 +19,7 @@ const CARGO_DENY: &str = "0.20.2";
 
 /// Programs that the steps use, with the Debian packages they come from. Go is
 /// not among them: Debian's is too old.
-const DEBIAN: [(&str, &str); 8] = [
+const DEBIAN: [(&str, &str); 10] = [
     ("cc", "build-essential"),
     ("cmake", "cmake"),
     ("curl", "curl"),
@@ -26,6 +27,8 @@ const DEBIAN: [(&str, &str); 8] = [
     ("nginx", "nginx"),
     ("python3", "python3-venv"),
     ("npm", "npm"),
+    ("php", "php-cli"),
+    ("php", "php-curl"),
     ("redis-server", "redis-server"),
 ];
 
@@ -113,7 +116,7 @@ pub(crate) const ALL: &[Step] = &[
         needs: &["setup-buf"],
         tools: &["node"],
         lane: Lane::Free,
-        run: proto_lint,
+        run: contract::lint,
     },
     Step {
         name: "proto-breaking",
@@ -121,7 +124,15 @@ pub(crate) const ALL: &[Step] = &[
         needs: &["setup-buf"],
         tools: &["node"],
         lane: Lane::Free,
-        run: proto_breaking,
+        run: contract::breaking,
+    },
+    Step {
+        name: "proto-breaking-noticed",
+        about: "a contract that breaks clients is noticed, in each of six ways",
+        needs: &["setup-buf"],
+        tools: &["node"],
+        lane: Lane::Free,
+        run: contract::breaking_is_noticed,
     },
     Step {
         name: "python-lint",
@@ -314,6 +325,14 @@ pub(crate) const ALL: &[Step] = &[
         tools: &["redis-server"],
         lane: Lane::Free,
         run: clients::e2e_import,
+    },
+    Step {
+        name: "e2e-php",
+        about: "larder from PHP, with JSON over HTTP",
+        needs: &["build", "setup-python"],
+        tools: &["php"],
+        lane: Lane::Free,
+        run: clients::e2e_php,
     },
     Step {
         name: "e2e-node",
@@ -613,23 +632,6 @@ pub(crate) fn npm_packages(shell: &Shell, name: &str, folder: &str) -> anyhow::R
         shell.run(npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]))
     })?;
     Ok(folder.join("node_modules"))
-}
-
-fn proto_lint(shell: &Shell) -> anyhow::Result<Done> {
-    shell.run(shell.command(buf(shell)?, "proto").arg("lint"))?;
-    Ok(Done::Passed)
-}
-
-/// `proto/released.binpb` is the contract as it was last released; buf.yaml
-/// names the rules. At each release it is renewed, and committed, with
-/// `buf build proto --exclude-source-info -o proto/released.binpb`.
-fn proto_breaking(shell: &Shell) -> anyhow::Result<Done> {
-    shell.run(shell.command(buf(shell)?, "proto").args([
-        "breaking",
-        "--against",
-        "released.binpb",
-    ]))?;
-    Ok(Done::Passed)
 }
 
 fn setup_deny(shell: &Shell) -> anyhow::Result<Done> {

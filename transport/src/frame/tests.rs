@@ -182,7 +182,9 @@ fn what_is_written_is_read_back() {
 #[test]
 fn what_is_longer_than_a_frame_is_split_in_its_place() {
     let check = |length: usize, most: usize, expected: &[usize]| {
-        let content: Vec<u8> = (0..length).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        let content: Vec<u8> = (0..length)
+            .map(|at| u8::try_from(at % 251).unwrap())
+            .collect();
         let mut out = b"before".to_vec();
         let start = begin_frame(&mut out);
         out.extend_from_slice(&content);
