@@ -84,7 +84,7 @@ fn a_client_that_does_not_read_has_little_more_kept_than_its_answer() {
     receive(&mut connection, &update(0, 1 << 20));
     let _ = output(&mut connection);
     let mut request = headers(1, End::Open);
-    let body = [0; ANSWER];
+    let body = vec![0; ANSWER];
     for part in body.chunks(15_000) {
         request.extend(data(1, part, End::Open));
     }
