@@ -4,9 +4,10 @@ use larder_api::cache_v1 as wire;
 use larder_api::cache_v1::{batch_delete_response, batch_get_response, batch_set_response};
 
 use crate::cache::{no_outcome, set_reply};
-use crate::channel::{Client, answer};
+use crate::channel::Client;
 use crate::convert;
 use crate::error::{Error, Repeat};
+use crate::method;
 use crate::status;
 use crate::types::{BatchSetItem, DeletedPrefix, Entry, SetReply};
 
@@ -30,11 +31,7 @@ impl Client {
                 keys: open.iter().map(|&at| keys[at].as_ref().to_vec()).collect(),
                 ..wire::BatchGetRequest::default()
             };
-            let call = self
-                .channel
-                .cache
-                .batch_get_with_options(request, self.unary_options());
-            let reply = answer(call, Repeat::Read).await?;
+            let reply = self.call(method::BATCH_GET, &request, Repeat::Read).await?;
             check_count(reply.results.len(), open.len())?;
             let mut deferred = Vec::new();
             for (&at, result) in open.iter().zip(reply.results) {
@@ -75,11 +72,9 @@ impl Client {
             validate_only: self.is_dry_run(),
             ..wire::BatchSetRequest::default()
         };
-        let call = self
-            .channel
-            .cache
-            .batch_set_with_options(request, self.unary_options());
-        let reply = answer(call, Repeat::Effect).await?;
+        let reply = self
+            .call(method::BATCH_SET, &request, Repeat::Effect)
+            .await?;
         self.confirm(reply.validated_only)?;
         check_count(reply.results.len(), count)?;
         let results = reply.results.into_iter().map(|result| match result.result {
@@ -108,11 +103,9 @@ impl Client {
             validate_only: self.is_dry_run(),
             ..wire::BatchDeleteRequest::default()
         };
-        let call = self
-            .channel
-            .cache
-            .batch_delete_with_options(request, self.unary_options());
-        let reply = answer(call, Repeat::Effect).await?;
+        let reply = self
+            .call(method::BATCH_DELETE, &request, Repeat::Effect)
+            .await?;
         self.confirm(reply.validated_only)?;
         check_count(reply.results.len(), keys.len())?;
         let results = reply.results.into_iter().map(|result| match result.result {
@@ -157,11 +150,9 @@ impl Client {
     ) -> Result<DeletedPrefix, Error> {
         request.namespace = self.namespace();
         request.validate_only = self.is_dry_run();
-        let call = self
-            .channel
-            .cache
-            .delete_prefix_with_options(request, self.unary_options());
-        let reply = answer(call, Repeat::Effect).await?;
+        let reply = self
+            .call(method::DELETE_PREFIX, &request, Repeat::Effect)
+            .await?;
         self.confirm(reply.validated_only)?;
         Ok(DeletedPrefix {
             count: convert::count(reply.deleted_count),

@@ -1,46 +1,25 @@
 //! The connection that calls share, and what is the same for all of them:
-//! credential, deadline, dry run. The only file that knows which library
-//! carries the calls, with [`crate::status`] and the two streams.
+//! credential, deadline, dry run.
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use buffa::view::{MessageView, OwnedView};
-use connectrpc::client::{
-    CallOptions, ClientConfig as WireConfig, Http2Connection, Http2ConnectionBuilder, UnaryResponse,
-};
-use connectrpc::{CompressionRegistry, ConnectError, Protocol};
-use http::header::{AUTHORIZATION, HeaderMap, HeaderValue, USER_AGENT};
-use larder_api::accounts_v1::AccountServiceClient;
-use larder_api::cache_v1::CacheServiceClient;
-use larder_api::channelz_v1::ChannelzClient;
-use larder_api::{talk, wire};
+use larder_api::wire;
+use larder_transport::client::{BadField, RequestHead, Scheme};
 
 use crate::accounts::Accounts;
-use crate::config::{ClientConfig, Endpoint};
+use crate::config::{ClientConfig, Endpoint, Place};
 use crate::connector::Connector;
 use crate::error::{Error, Repeat};
-pub(crate) use crate::interceptor::ReplyBody;
-use crate::interceptor::Transport;
+use crate::interceptor::Interceptors;
+use crate::link::Link;
+use crate::method::Heads;
 use crate::status;
 use crate::talk::Talk;
 
-/// Calls that wait for the connection at a time; more wait for a place.
-const MAX_WAITING_CALLS: usize = 1024;
-
-/// The connection is asked for a sign of life this often while calls are under
-/// way: a network that swallows packets is noticed within two of them.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-
-/// How long that sign may take.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The library's own limit on connecting stands behind the connector's, and
-/// only bounds the exchange of HTTP/2 prefaces.
-const PREFACE_GRACE: Duration = Duration::from_secs(2);
+/// How this client names itself.
+const USER_AGENT: &str = concat!("larder-rust/", env!("CARGO_PKG_VERSION"));
 
 /// A client of one server. Cloning it is cheap; all clones share a connection.
 ///
@@ -63,10 +42,11 @@ pub(crate) enum Mode {
 }
 
 pub(crate) struct Channel {
-    pub(crate) cache: CacheServiceClient<Transport>,
-    pub(crate) accounts: AccountServiceClient<Transport>,
-    pub(crate) talk: talk::CacheClient<Transport>,
-    pub(crate) channelz: ChannelzClient<Transport>,
+    pub(crate) link: Link,
+    pub(crate) heads: Heads,
+    /// Of calls that have no effect.
+    pub(crate) dry_heads: Heads,
+    pub(crate) interceptors: Interceptors,
     pub(crate) stream_deadline: Option<Duration>,
     endpoint: Endpoint,
 }
@@ -79,14 +59,10 @@ impl Client {
     /// If the configuration is wrong or unsafe, or the server cannot be
     /// reached ([`Error::is_connect`]).
     pub async fn connect(config: ClientConfig) -> Result<Self, Error> {
-        config.check()?;
-        let connector = Connector::new(&config)?;
-        let base = connector.base_uri();
-        let connection = builder(&config)
-            .connect_with_connector(dialer(connector), base.clone())
-            .await
-            .map_err(|error| status::from_call(&error, Repeat::Read))?;
-        Self::over(connection, config, base)
+        let client = Self::over(config)?;
+        let connected = client.channel.link.connection(None).await;
+        connected.map_err(|no| status::from_lost(no.into(), Repeat::Read))?;
+        Ok(client)
     }
 
     /// Connects when the first call needs it. Must be called inside a `tokio`
@@ -96,11 +72,7 @@ impl Client {
     ///
     /// If the configuration is wrong or unsafe.
     pub fn lazy(config: ClientConfig) -> Result<Self, Error> {
-        config.check()?;
-        let connector = Connector::new(&config)?;
-        let base = connector.base_uri();
-        let connection = builder(&config).lazy_with_connector(dialer(connector), base.clone());
-        Self::over(connection, config, base)
+        Self::over(config)
     }
 
     /// The same client, in another namespace; empty means `default`.
@@ -147,27 +119,16 @@ impl Client {
         &self.channel.endpoint
     }
 
-    fn over(
-        connection: Http2Connection,
-        config: ClientConfig,
-        base: http::Uri,
-    ) -> Result<Self, Error> {
-        let wire_config = WireConfig::new(base)
-            .with_protocol(Protocol::Grpc)
-            // An empty registry offers and accepts no compression: a cache's
-            // values are small or compressed already, and a reply cannot
-            // expand in memory.
-            .with_compression(CompressionRegistry::new())
-            .with_default_max_message_size(config.max_reply_bytes)
-            .with_default_headers(headers(&config)?);
-        let connection = connection.shared(MAX_WAITING_CALLS);
-        let transport = Transport::new(connection, config.interceptors.clone());
+    fn over(config: ClientConfig) -> Result<Self, Error> {
+        config.check()?;
+        let connector = Connector::new(&config)?;
+        let [heads, dry_heads] = [Mode::Real, Mode::DryRun].map(|mode| heads(&config, mode));
         Ok(Self {
             channel: Arc::new(Channel {
-                cache: CacheServiceClient::new(transport.clone(), wire_config.clone()),
-                accounts: AccountServiceClient::new(transport.clone(), wire_config.clone()),
-                talk: talk::CacheClient::new(transport.clone(), wire_config.clone()),
-                channelz: ChannelzClient::new(transport, wire_config),
+                link: Link::new(connector, config.max_reply_bytes),
+                heads: heads?,
+                dry_heads: dry_heads?,
+                interceptors: config.interceptors,
                 stream_deadline: config.stream_deadline,
                 endpoint: config.endpoint,
             }),
@@ -185,20 +146,6 @@ impl Client {
         self.mode == Mode::DryRun
     }
 
-    /// Options of a unary call.
-    pub(crate) fn unary_options(&self) -> CallOptions {
-        self.mark(CallOptions::default().with_timeout(self.timeout))
-    }
-
-    /// Options of a stream: only a whole-stream deadline goes to the server.
-    pub(crate) fn stream_options(&self) -> CallOptions {
-        let options = CallOptions::default();
-        self.mark(match self.channel.stream_deadline {
-            Some(deadline) => options.with_timeout(deadline),
-            None => options,
-        })
-    }
-
     /// Refuses an answer that does not confirm a dry run.
     pub(crate) fn confirm(&self, validated_only: bool) -> Result<(), Error> {
         if self.is_dry_run() && !validated_only {
@@ -207,14 +154,6 @@ impl Client {
             ));
         }
         Ok(())
-    }
-
-    fn mark(&self, options: CallOptions) -> CallOptions {
-        match self.mode {
-            Mode::Real => options,
-            // Beside the field `validate_only`: a server checks both.
-            Mode::DryRun => options.with_header(wire::DRY_RUN, "1"),
-        }
     }
 }
 
@@ -229,55 +168,32 @@ impl fmt::Debug for Client {
     }
 }
 
-/// Waits for the answer to a unary call. Boxed, which costs an allocation a
-/// call: as an `async fn` over the generated clients' futures it is not provably
-/// `Send`, and no call could be spawned.
-pub(crate) fn answer<'a, V>(
-    call: impl Future<Output = Result<UnaryResponse<OwnedView<V>>, ConnectError>> + Send + 'a,
-    repeat: Repeat,
-) -> Pin<Box<dyn Future<Output = Result<V::Owned, Error>> + Send + 'a>>
-where
-    V: MessageView<'static>,
-{
-    Box::pin(async move {
-        let response = call
-            .await
-            .map_err(|error| status::from_call(&error, repeat))?;
-        Ok(response.into_owned())
-    })
-}
-
-fn builder(config: &ClientConfig) -> Http2ConnectionBuilder {
-    Http2Connection::builder()
-        .establishment_timeout(config.connect_timeout.saturating_add(PREFACE_GRACE))
-        // Said outright, for the library's defaults are those of HTTP/2: 64
-        // KiB, which halves the speed of large values.
-        .initial_stream_window_size(wire::STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(wire::CONNECTION_WINDOW_BYTES)
-        .keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-}
-
-fn dialer(
-    connector: Connector,
-) -> impl tower::Service<
-    http::Uri,
-    Response = crate::connector::Stream,
-    Error = crate::connector::ConnectFailure,
-    Future: Send + 'static,
-> + Send
-+ 'static {
-    tower::service_fn(move |_: http::Uri| connector.clone().open())
-}
-
-fn headers(config: &ClientConfig) -> Result<HeaderMap, Error> {
-    let mut headers = HeaderMap::new();
-    headers.insert(
-        USER_AGENT,
-        HeaderValue::from_static(concat!("larder-rust/", env!("CARGO_PKG_VERSION"))),
-    );
-    if let Some(token) = &config.token {
-        headers.insert(AUTHORIZATION, token.header()?);
-    }
-    Ok(headers)
+/// What the calls of every method have in common.
+fn heads(config: &ClientConfig, mode: Mode) -> Result<Heads, Error> {
+    let (scheme, authority) = match config.endpoint.place() {
+        Place::ClearText(uri) => (Scheme::Http, uri.authority()),
+        Place::Tls(uri) => (Scheme::Https, uri.authority()),
+        Place::Unix(_) => (Scheme::Http, None),
+    };
+    // A socket has no name; servers take this one as loopback.
+    let authority = authority.map_or("localhost", |it| it.as_str());
+    let bearer = config
+        .token
+        .as_ref()
+        .map(|token| format!("Bearer {}", token.expose()));
+    let head = |path| {
+        let mut head = RequestHead::new(scheme, authority, path)?;
+        head = head.with("user-agent", USER_AGENT.as_bytes())?;
+        if let Some(bearer) = &bearer {
+            // The same for all calls of the connection, so its peer may keep it.
+            head = head.with("authorization", bearer.as_bytes())?;
+        }
+        match mode {
+            Mode::Real => Ok(head),
+            // Beside the field `validate_only`: a server checks both.
+            Mode::DryRun => head.with(wire::DRY_RUN, b"1"),
+        }
+    };
+    let wrong = |error: BadField| Error::configuration(format!("the server's name: {error}"));
+    Heads::new(head).map_err(wrong)
 }

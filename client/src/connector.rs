@@ -11,16 +11,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tower::Service;
 
 use crate::config::{ClientConfig, Place, ServerCheck};
 use crate::error::Error;
@@ -32,10 +30,7 @@ pub(crate) struct ConnectFailure {
     source: Box<dyn StdError + Send + Sync>,
 }
 
-/// A byte stream to the server.
-pub(crate) type Stream = TokioIo<BoxedStream>;
-
-/// Any of the three kinds of stream.
+/// A byte stream to the server: any of the three kinds.
 pub(crate) struct BoxedStream(Pin<Box<dyn Duplex>>);
 
 /// What HTTP/2 needs of a stream.
@@ -63,19 +58,10 @@ impl Connector {
         })
     }
 
-    /// What stands in `:authority`, and in front of every path.
-    pub(crate) fn base_uri(&self) -> Uri {
-        match &self.place {
-            Place::ClearText(uri) | Place::Tls(uri) => uri.clone(),
-            // A socket has no name; servers take this one as loopback.
-            Place::Unix(_) => Uri::from_static("http://localhost"),
-        }
-    }
-
     /// Opens one connection within the connect timeout.
-    pub(crate) async fn open(self) -> Result<Stream, ConnectFailure> {
+    pub(crate) async fn open(self) -> Result<BoxedStream, ConnectFailure> {
         let timeout = self.timeout;
-        let stream = tokio::time::timeout(timeout, self.dial())
+        tokio::time::timeout(timeout, self.dial())
             .await
             .map_err(|_| {
                 let late = io::Error::new(
@@ -83,8 +69,7 @@ impl Connector {
                     format!("no connection within {timeout:?}"),
                 );
                 ConnectFailure::new("connecting took too long", late)
-            })??;
-        Ok(TokioIo::new(stream))
+            })?
     }
 
     async fn dial(self) -> Result<BoxedStream, ConnectFailure> {
@@ -95,10 +80,10 @@ impl Connector {
                     .map_err(|error| ConnectFailure::new("the socket cannot be opened", error))?;
                 Ok(BoxedStream(Box::pin(stream)))
             }
-            Place::ClearText(uri) => Ok(BoxedStream(Box::pin(dial_tcp(uri).await?))),
+            Place::ClearText(uri) => Ok(BoxedStream(Box::pin(dial_tcp(&uri, 80).await?))),
             Place::Tls(uri) => {
                 let name = server_name(&uri)?;
-                let stream = dial_tcp(uri).await?;
+                let stream = dial_tcp(&uri, 443).await?;
                 let config = self.tls.expect("made with every TLS endpoint");
                 let stream = TlsConnector::from(config)
                     .connect(name, stream)
@@ -115,7 +100,10 @@ impl Connector {
 }
 
 impl ConnectFailure {
-    fn new(what: &'static str, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+    pub(crate) fn new(
+        what: &'static str,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
         Self {
             what,
             source: source.into(),
@@ -168,33 +156,20 @@ impl AsyncWrite for BoxedStream {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.as_mut().poll_shutdown(cx)
     }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.0.as_mut().poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
-    }
 }
 
 /// Resolves the name and tries its addresses, both families side by side.
-async fn dial_tcp(uri: Uri) -> Result<tokio::net::TcpStream, ConnectFailure> {
-    let mut connector = HttpConnector::new();
-    connector.set_nodelay(true);
-    connector.enforce_http(false);
-    std::future::poll_fn(|cx| connector.poll_ready(cx))
+async fn dial_tcp(uri: &Uri, default_port: u16) -> Result<TcpStream, ConnectFailure> {
+    let host = uri.host().unwrap_or_default();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let port = uri.port_u16().unwrap_or(default_port);
+    let no_connection = |error| ConnectFailure::new("no connection", error);
+    let stream = TcpStream::connect((bare, port))
         .await
-        .map_err(|error| ConnectFailure::new("no connection", error))?;
-    let stream = connector
-        .call(uri)
-        .await
-        .map_err(|error| ConnectFailure::new("no connection", error))?;
-    Ok(stream.into_inner())
+        .map_err(no_connection)?;
+    // It writes as much as it has at once, and waits for nothing.
+    stream.set_nodelay(true).map_err(no_connection)?;
+    Ok(stream)
 }
 
 pub(crate) fn server_name(uri: &Uri) -> Result<ServerName<'static>, ConnectFailure> {

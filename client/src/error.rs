@@ -53,6 +53,9 @@ pub(crate) enum Origin {
     Configuration,
     /// No connection could be made; nothing was sent.
     Connect,
+    /// There was a connection, but the call did not leave, or the server says
+    /// that it did not take it: nothing was done.
+    Unsent,
     /// The call was under way: a server answered, the connection broke, or
     /// the client's clock ran out.
     Call,
@@ -135,7 +138,7 @@ impl Error {
         let safe = self.0.repeat != Repeat::Effect;
         match (self.reason(), self.0.origin) {
             (_, Origin::Configuration | Origin::Protocol) => false,
-            (_, Origin::Connect) => true,
+            (_, Origin::Connect | Origin::Unsent) => true,
             (Some(reason), _) => match reason.spec().retry {
                 Retry::Yes | Retry::AfterDelay => true,
                 Retry::IfSafe => safe,
@@ -151,7 +154,7 @@ impl Error {
             return false;
         }
         match (self.reason(), self.0.origin) {
-            (_, Origin::Configuration | Origin::Connect) => false,
+            (_, Origin::Configuration | Origin::Connect | Origin::Unsent) => false,
             (_, Origin::Protocol) => true,
             (Some(Reason::Internal | Reason::Cancelled), _) => true,
             (Some(reason), _) => reason.spec().retry == Retry::IfSafe,

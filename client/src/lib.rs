@@ -50,6 +50,7 @@
 mod accounts;
 mod batch;
 mod cache;
+mod call;
 mod channel;
 mod channelz;
 mod config;
@@ -59,7 +60,9 @@ mod dump;
 mod error;
 mod interceptor;
 mod keys;
+mod link;
 mod load;
+mod method;
 mod options;
 mod route;
 mod status;
