@@ -124,6 +124,8 @@ class Node:
         issued = authority.issue_cert(INTERNAL, "localhost")
         issued.cert_chain_pems[0].write_to_path(folder / "cert")
         issued.private_key_pem.write_to_path(folder / "key")
+        # It sheds no load: the machine of a test may have other things to do.
+        (folder / "larder.toml").write_text("[admission]\nlate_ms = 0\n")
         self.port = free_port()
         self.start()
         self._make_account()
@@ -131,6 +133,7 @@ class Node:
     def start(self) -> None:
         """Starts it, and returns when it serves."""
         self.larder = Larder(
+            *("--config", str(self._folder / "larder.toml")),
             *("--listen", f"127.0.0.1:{self.port}", "--anonymous", "default"),
             *("--tls-cert", str(self._folder / "cert"), "--tls-key", str(self._folder / "key")),
             data_dir=self._folder / "data",

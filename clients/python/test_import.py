@@ -10,13 +10,26 @@ from pathlib import Path
 
 import pytest
 
-from harness import LARDER, PATIENCE_S, bearer, cache, environment, json_of
+from harness import LARDER, PATIENCE_S, Larder, bearer, cache, environment, json_of
 from redis_server import Redis, RedisError
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("redis-server") and "CI" not in os.environ,
     reason="not installed: redis-server",
 )
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A server that sheds no load: the machine of a test may have other things to do."""
+    config = tmp_path_factory.mktemp("config") / "larder.toml"
+    config.write_text("[admission]\nlate_ms = 0\n")
+    server = Larder("--config", str(config))
+    try:
+        yield server
+        server.stop()
+    finally:
+        server.kill()
 
 
 @pytest.fixture
@@ -99,8 +112,9 @@ def test_memory_does_not_grow_with_the_source(server, redis):
     value = bytes(3 << 20)
     redis.many([("SET", f"large-{number}", value) for number in range(64)])
     most_kib = 0
+    arguments = ["--server", server.url, "--token", token, "--timeout", f"{PATIENCE_S}s"]
     with subprocess.Popen(
-        [LARDER, "import", "--json", redis.url, "--server", server.url, "--token", token],
+        [LARDER, "import", "--json", redis.url, *arguments],
         stdout=subprocess.PIPE,
         env=environment(),
     ) as importer:

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 use crate::runner::{Done, Shell};
-use crate::steps::buf;
+use crate::steps::{buf, cargo_tool};
 
 /// Changes that break clients: what is changed in which file, and the rule of buf that must
 /// notice.
@@ -48,6 +48,12 @@ const BREAKING: [(&str, &str, &str, &str); 6] = [
         "account_token",
     ),
 ];
+
+/// The version of cargo-semver-checks that is installed.
+const SEMVER_CHECKS: &str = "0.51.0";
+
+/// The crates that outsiders call.
+const PUBLIC_CRATES: [&str; 1] = ["larder-client"];
 
 pub(crate) fn lint(shell: &Shell) -> anyhow::Result<Done> {
     shell.run(shell.command(buf(shell)?, "proto").arg("lint"))?;
@@ -91,6 +97,28 @@ pub(crate) fn breaking_is_noticed(shell: &Shell) -> anyhow::Result<Done> {
     }
     std::fs::remove_dir_all(&copy)?;
     Ok(Done::Counted(format!("{} kinds of breaks", BREAKING.len())))
+}
+
+/// What the crates that outsiders call say in public, against the newest tag `vVERSION`.
+/// The checker is built only once there is one: that takes minutes.
+pub(crate) fn semver(shell: &Shell) -> anyhow::Result<Done> {
+    let mut list = shell.command("git", ".");
+    let tags = list
+        .args(["tag", "--list", "v*", "--sort=-version:refname"])
+        .output()?;
+    let tags = String::from_utf8_lossy(&tags.stdout);
+    let Some(tag) = tags.lines().next() else {
+        return Ok(Done::Skipped(
+            "no tag v* to compare with: the Rust crates have not been released, or this clone has no tags".into(),
+        ));
+    };
+    let program = cargo_tool(shell, "cargo-semver-checks", SEMVER_CHECKS)?;
+    let mut check = shell.command(program, ".");
+    check
+        .args(["semver-checks", "--baseline-rev", tag])
+        .args(PUBLIC_CRATES.iter().flat_map(|name| ["--package", name]));
+    shell.run(&mut check)?;
+    Ok(Done::Counted(format!("against {tag}")))
 }
 
 /// Compiles the contract into `proto/released/vVERSION.binpb`, against which later ones are

@@ -135,6 +135,14 @@ pub(crate) const ALL: &[Step] = &[
         run: contract::breaking_is_noticed,
     },
     Step {
+        name: "semver",
+        about: "the Rust client's public items, against the last release",
+        needs: &[],
+        tools: &["cc", "git"],
+        lane: Lane::Target,
+        run: contract::semver,
+    },
+    Step {
         name: "python-lint",
         about: "ruff finds nothing in the Python tests",
         needs: &["setup-python"],
@@ -639,14 +647,18 @@ fn setup_deny(shell: &Shell) -> anyhow::Result<Done> {
     Ok(Done::Passed)
 }
 
-/// Finds or builds cargo-deny, unoptimised: it runs for seconds and would
-/// compile for minutes.
 fn cargo_deny(shell: &Shell) -> anyhow::Result<PathBuf> {
-    let folder = cache::folder(&shell.cache, "cargo-deny", &[CARGO_DENY], &[], |folder| {
+    cargo_tool(shell, "cargo-deny", CARGO_DENY)
+}
+
+/// Finds or builds a subcommand of cargo, unoptimised: it runs for seconds and would
+/// compile for minutes.
+pub(crate) fn cargo_tool(shell: &Shell, name: &str, version: &str) -> anyhow::Result<PathBuf> {
+    let folder = cache::folder(&shell.cache, name, &[version], &[], |folder| {
         let built = folder.join("target");
         shell.run(
             cargo(shell)
-                .args(["install", "cargo-deny", "--version", CARGO_DENY])
+                .args(["install", name, "--version", version])
                 .args(["--locked", "--debug", "--root"])
                 .arg(folder)
                 .env("CARGO_TARGET_DIR", &built)
@@ -655,7 +667,7 @@ fn cargo_deny(shell: &Shell) -> anyhow::Result<PathBuf> {
         )?;
         Ok(std::fs::remove_dir_all(built)?)
     })?;
-    Ok(folder.join("bin/cargo-deny"))
+    Ok(folder.join("bin").join(name))
 }
 
 fn deny(shell: &Shell) -> anyhow::Result<Done> {
