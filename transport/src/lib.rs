@@ -50,6 +50,7 @@
 //!    wrong, and at the end of a turn what the connection has done.
 
 pub mod abuse;
+pub mod client;
 pub mod connection;
 pub mod error_codes;
 pub mod frame;

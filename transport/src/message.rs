@@ -220,8 +220,9 @@ pub(crate) fn check_trailers(fields: &Fields) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// Checks one field (section 8.2).
 #[inline]
-fn check_field(name: &[u8], value: &[u8]) -> Result<(), &'static str> {
+pub(crate) fn check_field(name: &[u8], value: &[u8]) -> Result<(), &'static str> {
     if name.is_empty() || !name.iter().all(|&octet| NAME_OCTETS[octet as usize]) {
         return Err("a field name with octets that it cannot have");
     }

@@ -9,7 +9,7 @@ use crate::frame::{MAX_WINDOW_BYTES, write_window_update};
 /// What the client may still send, and what was read of it since it was last
 /// told.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct ReceiveWindow {
+pub(crate) struct ReceiveWindow {
     /// What the window is when nothing waits to be read.
     size: u32,
     /// What the client may send.
@@ -20,7 +20,7 @@ pub(super) struct ReceiveWindow {
 
 impl ReceiveWindow {
     #[inline]
-    pub(super) const fn new(size: u32) -> Self {
+    pub(crate) const fn new(size: u32) -> Self {
         Self {
             size,
             open: size,
@@ -37,7 +37,7 @@ impl ReceiveWindow {
     /// Bytes came. False if there were more than the window.
     #[inline]
     #[must_use]
-    pub(super) const fn take(&mut self, bytes: u32) -> bool {
+    pub(crate) const fn take(&mut self, bytes: u32) -> bool {
         match self.open.checked_sub(bytes) {
             Some(open) => {
                 self.open = open;
@@ -58,7 +58,7 @@ impl ReceiveWindow {
     /// Bytes were read. Says by how much to open the window: not before half of
     /// it was read, so that the client is told rarely.
     #[inline]
-    pub(super) const fn give(&mut self, bytes: u32) -> Option<u32> {
+    pub(crate) const fn give(&mut self, bytes: u32) -> Option<u32> {
         self.read = self.read.saturating_add(bytes);
         if self.read == 0 || self.read < self.size / 2 {
             return None;

@@ -34,6 +34,7 @@ use std::time::Instant;
 use self::block_cache::BlockCache;
 pub use self::core::Core;
 use self::field_section::PartialBlock;
+pub(crate) use self::flow_control::ReceiveWindow;
 use self::goaway::Phase;
 #[cfg(feature = "fuzzing")]
 pub use self::inspect::Inspection;

@@ -36,7 +36,7 @@ impl SettingsPayload<'_> {
     }
 }
 
-/// What the client has set, as far as a server acts on it.
+/// What the peer has set, as far as both roles act on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerSettings {
     /// `SETTINGS_HEADER_TABLE_SIZE`, bytes; at first 4,096.

@@ -176,6 +176,14 @@ pub fn write_literal(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     string::write(out, value);
 }
 
+/// Writes a literal that no one on the way may keep in a table (sections 6.2.3 and
+/// 7.1.3), with a literal name. `name` is in lower case.
+pub fn write_never_indexed(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.push(0x10);
+    string::write(out, name);
+    string::write(out, value);
+}
+
 /// Writes a literal with incremental indexing and with a literal name (section
 /// 6.2.1): from now on it is the newest entry of the peer's dynamic table. For
 /// clients, whose requests repeat whatever they like; whoever writes it knows the

@@ -24,7 +24,8 @@ mod string;
 
 pub use decoder::{Decoded, Decoder};
 pub use encoder::{
-    Encoder, Repeated, write_indexed, write_inserted, write_literal, write_table_size,
+    Encoder, Repeated, write_indexed, write_inserted, write_literal, write_never_indexed,
+    write_table_size,
 };
 pub(crate) use encoder::{STATUS_200, write_status};
 pub use fields::Fields;

@@ -1,0 +1,176 @@
+//! Heads of requests (RFC 9113, section 8.3.1; gRPC over HTTP/2, "Requests").
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::message::check_field;
+
+/// The scheme of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// Clear text.
+    Http,
+    /// TLS.
+    Https,
+}
+
+/// The head of the calls of one method: made once, and used for each of them.
+///
+/// What [`with`](Self::with) adds is the same for all, and costs a byte a field from
+/// the second call on a connection on; what [`metadata`](Self::metadata) adds belongs
+/// to one call, and is sent as it is. To clone one costs a count, and the metadata.
+#[derive(Clone)]
+pub struct RequestHead {
+    pub(super) fixed: Arc<Fixed>,
+    pub(super) metadata: Vec<Field>,
+}
+
+/// What is the same for each call.
+#[derive(Clone)]
+pub(super) struct Fixed {
+    /// No two have the same: connections know their encoded form by it.
+    pub(super) id: u64,
+    pub(super) scheme: Scheme,
+    pub(super) fields: Vec<Field>,
+}
+
+#[derive(Clone)]
+pub(super) struct Field {
+    pub(super) name: Box<str>,
+    pub(super) value: Box<[u8]>,
+    pub(super) indexing: Indexing,
+}
+
+/// RFC 7541, section 6.2: what becomes of a field's value in the peer's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Indexing {
+    Inserted,
+    /// Section 7.1.3: neither here nor by any proxy.
+    Never,
+}
+
+/// A field that a head cannot have, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadField(&'static str);
+
+impl fmt::Display for BadField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for BadField {}
+
+impl RequestHead {
+    /// The head of a call to `path`, which is `/package.Service/Method`, with the
+    /// fields that gRPC asks for.
+    ///
+    /// # Errors
+    /// If a part has octets that it cannot have.
+    pub fn new(scheme: Scheme, authority: &str, path: &str) -> Result<Self, BadField> {
+        let graphic = |text: &str| text.bytes().all(|octet| octet.is_ascii_graphic());
+        if !path.starts_with('/') || !graphic(path) {
+            return Err(BadField("a path that is none"));
+        }
+        if authority.contains('@') || !graphic(authority) {
+            return Err(BadField("an authority that is none"));
+        }
+        let field = |name: &str, value: &str| Field::new(name, value.as_bytes());
+        let fields = vec![
+            field(":path", path),
+            field(":authority", authority),
+            field("content-type", "application/grpc"),
+            field("te", "trailers"),
+        ];
+        Ok(Self {
+            fixed: Arc::new(Fixed {
+                id: fresh(),
+                scheme,
+                fields,
+            }),
+            metadata: Vec::new(),
+        })
+    }
+
+    /// The same, with a field that each call has. `name` is in lower case.
+    ///
+    /// # Errors
+    /// If it is none that a head can have, or one that this crate writes itself.
+    pub fn with(self, name: &str, value: &[u8]) -> Result<Self, BadField> {
+        self.with_field(Field::checked(name, value)?)
+    }
+
+    /// The same, with a field that each call has and that nobody on the way may keep
+    /// in a table (RFC 7541, section 7.1.3): it is sent in full with each call. A
+    /// credential on a connection that others share wants that; one that is the
+    /// same for all calls of a connection does not.
+    ///
+    /// # Errors
+    /// As [`with`](Self::with).
+    pub fn with_never_indexed(self, name: &str, value: &[u8]) -> Result<Self, BadField> {
+        let mut field = Field::checked(name, value)?;
+        field.indexing = Indexing::Never;
+        self.with_field(field)
+    }
+
+    /// Adds a field of this call alone. `name` is in lower case.
+    ///
+    /// # Errors
+    /// As [`with`](Self::with).
+    pub fn metadata(&mut self, name: &str, value: &[u8]) -> Result<(), BadField> {
+        self.metadata.push(Field::checked(name, value)?);
+        Ok(())
+    }
+
+    /// `:path`.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        let path = self.fixed.fields.iter().find(|it| &*it.name == ":path");
+        path.and_then(|it| std::str::from_utf8(&it.value).ok())
+            .unwrap_or_default()
+    }
+
+    fn with_field(mut self, field: Field) -> Result<Self, BadField> {
+        let fixed = Arc::make_mut(&mut self.fixed);
+        fixed.fields.push(field);
+        fixed.id = fresh();
+        Ok(self)
+    }
+}
+
+impl Field {
+    fn new(name: &str, value: &[u8]) -> Self {
+        Self {
+            name: name.into(),
+            value: value.into(),
+            indexing: Indexing::Inserted,
+        }
+    }
+
+    fn checked(name: &str, value: &[u8]) -> Result<Self, BadField> {
+        // Those of `new`, and the deadline, which is an argument of the call.
+        if ["content-type", "te", "grpc-timeout", "grpc-encoding"].contains(&name) {
+            return Err(BadField("a field that is not to be set"));
+        }
+        check_field(name.as_bytes(), value).map_err(BadField)?;
+        Ok(Self::new(name, value))
+    }
+}
+
+/// Values are left out: one may be a credential.
+impl fmt::Debug for RequestHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fields = self.fixed.fields.iter().chain(&self.metadata);
+        let names: Vec<&str> = fields.map(|field| &*field.name).collect();
+        f.debug_struct("RequestHead")
+            .field("path", &self.path())
+            .field("fields", &names)
+            .finish()
+    }
+}
+
+fn fresh() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
