@@ -11,7 +11,19 @@ mod balancer;
 #[allow(dead_code, reason = "a part of a channel that is not put together yet")]
 mod balancing;
 #[allow(dead_code, reason = "a part of a channel that is not put together yet")]
+mod call;
+#[allow(dead_code, reason = "a part of a channel that is not put together yet")]
+mod dial;
+#[allow(dead_code, reason = "a part of a channel that is not put together yet")]
+mod driver;
+#[allow(dead_code, reason = "a part of a channel that is not put together yet")]
+mod ends;
+#[allow(dead_code, reason = "a part of a channel that is not put together yet")]
+mod health;
+#[allow(dead_code, reason = "a part of a channel that is not put together yet")]
 mod hedge;
+#[allow(dead_code, reason = "a part of a channel that is not put together yet")]
+mod lane;
 #[allow(dead_code, reason = "a part of a channel that is not put together yet")]
 mod outlier;
 #[allow(dead_code, reason = "a part of a channel that is not put together yet")]
@@ -20,6 +32,8 @@ mod pick;
 mod pick_first;
 #[allow(dead_code, reason = "a part of a channel that is not put together yet")]
 mod resolve_schedule;
+#[allow(dead_code, reason = "a part of a channel that is not put together yet")]
+mod resolver;
 #[allow(dead_code, reason = "a part of a channel that is not put together yet")]
 mod retry;
 #[allow(dead_code, reason = "a part of a channel that is not put together yet")]

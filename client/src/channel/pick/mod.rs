@@ -47,8 +47,9 @@ pub(crate) enum Pick<'a, L> {
     Wait {
         connect: Option<Id>,
     },
-    /// Every lane that would do is full: wait for room, or for another connection to this one.
-    Full(Id),
+    /// Every lane that would do is full: wait for room in this one, or for another connection to
+    /// it.
+    Full(&'a L),
     /// The call fails, unless it waits for a server to be ready.
     Fail(&'a Arc<str>),
 }
@@ -84,7 +85,7 @@ impl<L: Lane> Picker<L> {
 fn one<L: Lane>(lane: &L) -> Pick<'_, L> {
     match lane.room() {
         Room::Open => Pick::To(lane),
-        Room::Full => Pick::Full(lane.id()),
+        Room::Full => Pick::Full(lane),
         Room::Gone => Pick::Wait { connect: None },
     }
 }
@@ -95,7 +96,7 @@ fn first_open<L: Lane>(lanes: &[L], start: usize) -> Pick<'_, L> {
     for lane in lanes[start..].iter().chain(&lanes[..start]) {
         match lane.room() {
             Room::Open => return Pick::To(lane),
-            Room::Full => full = full.or_else(|| Some(lane.id())),
+            Room::Full => full = full.or(Some(lane)),
             Room::Gone => {}
         }
     }

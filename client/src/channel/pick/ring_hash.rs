@@ -105,8 +105,8 @@ impl<L: Lane> RingHash<L> {
                     Room::Open if lane.in_flight() < most => return Pick::To(lane),
                     Room::Open => above = above.or(Some(lane)),
                     // Without a bound the key's place is one, whoever else has room.
-                    Room::Full if self.balance_percent == 0 => return Pick::Full(lane.id()),
-                    Room::Full => full = full.or_else(|| Some(lane.id())),
+                    Room::Full if self.balance_percent == 0 => return Pick::Full(lane),
+                    Room::Full => full = full.or(Some(lane)),
                     Room::Gone => return Pick::Wait { connect: None },
                 },
                 // With a bound, what is reached already may have the call.
@@ -118,7 +118,7 @@ impl<L: Lane> RingHash<L> {
         }
         match (above, full, why) {
             (Some(lane), _, _) => Pick::To(lane),
-            (None, Some(id), _) => Pick::Full(id),
+            (None, Some(lane), _) => Pick::Full(lane),
             (None, None, Some(why)) => Pick::Fail(why),
             (None, None, None) => Pick::Wait { connect: None },
         }

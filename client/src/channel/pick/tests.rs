@@ -60,7 +60,7 @@ fn word(pick: &Pick<'_, Made>) -> String {
         Pick::To(lane) => lane.id.0.to_string(),
         Pick::Wait { connect: None } => "wait".into(),
         Pick::Wait { connect: Some(id) } => format!("connect {}", id.0),
-        Pick::Full(id) => format!("full {}", id.0),
+        Pick::Full(lane) => format!("full {}", lane.id.0),
         Pick::Fail(why) => format!("fail: {why}"),
     }
 }

@@ -1,0 +1,493 @@
+//! Calls over a channel: to which server, how often, and how long they wait for one.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use larder_transport::client::{
+    Failed, NotSent, Readiness, Receiving, RequestHead, Response, Sending, Unary,
+};
+use rand::{Rng as _, RngCore as _};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::driver::{Ask, Asks, Published};
+use super::ends::{end_of, speaks_well};
+use super::hedge::{Hedges, HedgingPolicy, Verdict};
+use super::lane::{Lane, UnderWay};
+use super::pick::{Lane as _, Pick, Picker};
+use super::retry::{AttemptEnd, Attempts, Next, RetryPolicy, Safety};
+use super::service_config::Tries;
+use super::throttle::Throttle;
+
+/// Calls that wait for a connection at a time; one more fails.
+const MAX_WAITING_CALLS: usize = 10_000;
+
+/// Metadata that says how often a call was sent before (gRFC A6).
+const PREVIOUS_ATTEMPTS: &str = larder_api::wire::PREVIOUS_ATTEMPTS;
+
+/// Longest pause between transparent retries, of which there may be any number: a server that takes
+/// connections and no calls is not asked in a loop.
+const MAX_TRANSPARENT_PAUSE: Duration = Duration::from_millis(500);
+
+/// Servers, and what calls to them have in common.
+pub(crate) struct Balanced {
+    picker: watch::Receiver<Published>,
+    asks: Arc<Asks>,
+    throttle: Option<Throttle>,
+    waiting: AtomicUsize,
+}
+
+/// One call.
+#[derive(Clone, Copy)]
+pub(crate) struct Call<'a> {
+    /// By target.
+    pub(crate) heads: &'a [RequestHead],
+    pub(crate) tries: &'a Tries,
+    pub(crate) safety: Safety,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) wait: Wait,
+    /// Of the key, if there is one.
+    pub(crate) hash: Option<u64>,
+    /// Told of each attempt.
+    pub(crate) observer: &'a dyn Observer,
+}
+
+/// What a call does while no server can be reached (gRPC's `wait-for-ready.md`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// It fails once all have failed; it waits for the first attempts.
+    FailFast,
+    /// It waits until its deadline.
+    ForReady,
+}
+
+/// Is told of attempts. Each that starts ends.
+pub(crate) trait Observer: Sync {
+    /// One starts. What it adds to the head goes with it.
+    fn attempt_starts(&self, attempt: Attempt<'_>, head: &mut Head<'_>);
+
+    /// One ended; `None`: it was given up.
+    fn attempt_ends(&self, attempt: Attempt<'_>, took: Duration, end: Option<Ended<'_>>);
+}
+
+/// How an attempt ended: the server's answer, or what there is in its place.
+pub(crate) type Ended<'a> = &'a Result<Response, Failed>;
+
+/// One attempt of a call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attempt<'a> {
+    /// Attempts before it that a server may have seen.
+    pub(crate) previous: u32,
+    /// Where it goes.
+    pub(crate) address: &'a str,
+}
+
+/// The head of an attempt: that of its method, copied only if something is added.
+pub(crate) struct Head<'a> {
+    base: &'a RequestHead,
+    own: Option<RequestHead>,
+}
+
+/// How a call ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// With an answer of a server, or without one; the attempts before it.
+    Ended(Result<Response, Failed>),
+    /// No server could be reached, and why.
+    NoServer(Arc<str>),
+    /// Its time was up while it waited for a server; why there was none, if that is known.
+    TimedOut(Option<Arc<str>>),
+    /// Too many others wait.
+    TooMany(String),
+}
+
+/// A call that has ended, and what was done for it.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) outcome: Outcome,
+    /// Attempts before the last that a server may have seen, and how they ended.
+    pub(crate) earlier: Vec<Result<Response, Failed>>,
+    /// Attempts that counted for nothing.
+    pub(crate) transparent: u32,
+}
+
+/// Holds a place among the calls that wait.
+struct Place<'a>(&'a AtomicUsize);
+
+impl<'a> Head<'a> {
+    /// Adds a field. One that a head cannot have is left out: whoever gives it has checked it.
+    pub(crate) fn add(&mut self, name: &str, value: &[u8]) {
+        let head = self.own.get_or_insert_with(|| self.base.clone());
+        let _ = head.metadata(name, value);
+    }
+
+    fn new(base: &'a RequestHead, previous: u32) -> Self {
+        let mut head = Self { base, own: None };
+        if previous > 0 {
+            head.add(PREVIOUS_ATTEMPTS, previous.to_string().as_bytes());
+        }
+        head
+    }
+
+    fn get(&self) -> &RequestHead {
+        self.own.as_ref().unwrap_or(self.base)
+    }
+}
+
+impl Balanced {
+    pub(crate) fn new(
+        picker: watch::Receiver<Published>,
+        asks: Arc<Asks>,
+        throttle: Option<Throttle>,
+    ) -> Self {
+        Self {
+            picker,
+            asks,
+            throttle,
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    /// Makes a unary call. `message` appends the request to the bytes that it is given; it runs
+    /// once for each attempt.
+    pub(crate) async fn unary(
+        &self,
+        call: Call<'_>,
+        message: &(impl Fn(&mut Vec<u8>) + Sync),
+    ) -> Done {
+        match call.tries {
+            // Several at a time: only where not even one would do harm.
+            Tries::Hedge(policy) if call.safety == Safety::Repeatable => {
+                self.hedged(call, policy, message).await
+            }
+            Tries::Retry(policy) => self.retried(call, Some(policy), message).await,
+            Tries::Once | Tries::Hedge(_) => self.retried(call, None, message).await,
+        }
+    }
+
+    /// Opens a stream in either direction, or in both. It is tried again only where it did not
+    /// leave.
+    pub(crate) async fn stream(
+        &self,
+        call: Call<'_>,
+    ) -> Result<(Sending, Receiving, Arc<Lane>), Outcome> {
+        let mut transparent = 0;
+        loop {
+            let lane = self.lane(&call).await?;
+            let head = &call.heads[lane.target()];
+            let attempt = Attempt {
+                previous: 0,
+                address: lane.address(),
+            };
+            let mut head = Head::new(head, 0);
+            call.observer.attempt_starts(attempt, &mut head);
+            let deadline = call.deadline.map(Instant::into_std);
+            match lane.connection().stream(head.get(), deadline) {
+                Ok((sending, receiving)) => return Ok((sending, receiving, lane)),
+                Err(Failed::NotSent(NotSent::Closed(_) | NotSent::Closing)) => {
+                    transparent += 1;
+                    pause(transparent).await;
+                }
+                Err(failed) => return Err(Outcome::Ended(Err(failed))),
+            }
+        }
+    }
+
+    /// Waits until a call would find a server, or none can be reached.
+    pub(crate) async fn ready(&self, call: Call<'_>) -> Result<(), Outcome> {
+        self.lane(&call).await.map(drop)
+    }
+
+    async fn retried(
+        &self,
+        call: Call<'_>,
+        policy: Option<&RetryPolicy>,
+        message: &(impl Fn(&mut Vec<u8>) + Sync),
+    ) -> Done {
+        let mut attempts = Attempts::new(call.safety);
+        let mut earlier = Vec::new();
+        loop {
+            let lane = match self.lane(&call).await {
+                Ok(lane) => lane,
+                Err(outcome) => return done(outcome, earlier, attempts.transparent()),
+            };
+            let running = Running::start(&call, lane, attempts.previous(), message);
+            let result = running.await;
+            let end = end_of(&result);
+            if end == AttemptEnd::Ok {
+                if let Some(throttle) = &self.throttle {
+                    throttle.succeeded();
+                }
+                return done(Outcome::Ended(result), earlier, attempts.transparent());
+            }
+            // As many wait for a stream as may: asking again would only add to them.
+            let is_full = matches!(result, Err(Failed::NotSent(NotSent::Full { .. })));
+            let draw = rand::rng().random();
+            let next = attempts.after(end, policy, self.throttle.as_ref(), draw);
+            let ends = |at: Instant| call.deadline.is_some_and(|deadline| deadline <= at);
+            match next {
+                Next::Again(delay) if !ends(Instant::now() + delay) => {
+                    earlier.push(result);
+                    tokio::time::sleep(delay).await;
+                }
+                Next::Transparent if !is_full && !ends(Instant::now()) => {
+                    pause(attempts.transparent()).await;
+                }
+                // What is known now says more than a deadline that passes during a pause.
+                _ => return done(Outcome::Ended(result), earlier, attempts.transparent()),
+            }
+        }
+    }
+
+    async fn hedged(
+        &self,
+        call: Call<'_>,
+        policy: &HedgingPolicy,
+        message: &(impl Fn(&mut Vec<u8>) + Sync),
+    ) -> Done {
+        let began = Instant::now();
+        let throttle = self.throttle.as_ref();
+        let mut hedges = Hedges::new(policy, Duration::ZERO);
+        let mut running: Vec<Running<'_>> = Vec::new();
+        let mut earlier = Vec::new();
+        let mut transparent = 0;
+        loop {
+            let now = began.elapsed();
+            if hedges.due().is_some_and(|due| due <= now) && hedges.start(now, throttle) {
+                let previous = hedges.started() - 1;
+                match self.lane(&call).await {
+                    Ok(lane) => running.push(Running::start(&call, lane, previous, message)),
+                    Err(outcome) if running.is_empty() => {
+                        return done(outcome, earlier, transparent);
+                    }
+                    Err(_) => {}
+                }
+            }
+            if running.is_empty() && hedges.due().is_none() {
+                // The throttle closed between an end and the attempt that was to follow it.
+                let last = earlier.pop();
+                let outcome = last.map_or(Outcome::TimedOut(None), Outcome::Ended);
+                return done(outcome, earlier, transparent);
+            }
+            let Some((previous, result)) = first(&mut running, began, hedges.due()).await else {
+                continue;
+            };
+            let is_full = matches!(result, Err(Failed::NotSent(NotSent::Full { .. })));
+            match hedges.ended(end_of(&result), began.elapsed(), throttle) {
+                Verdict::Wait => earlier.push(result),
+                Verdict::Transparent if !is_full => {
+                    transparent += 1;
+                    pause(transparent).await;
+                    match self.lane(&call).await {
+                        Ok(lane) => running.push(Running::start(&call, lane, previous, message)),
+                        Err(outcome) => return done(outcome, earlier, transparent),
+                    }
+                }
+                _ => return done(Outcome::Ended(result), earlier, transparent),
+            }
+        }
+    }
+
+    /// Where a call goes; waits for it if need be.
+    async fn lane(&self, call: &Call<'_>) -> Result<Arc<Lane>, Outcome> {
+        if let Pick::To(lane) = pick(&self.picker.borrow(), call.hash) {
+            return Ok(Arc::clone(lane));
+        }
+        self.wait(call).await
+    }
+
+    async fn wait(&self, call: &Call<'_>) -> Result<Arc<Lane>, Outcome> {
+        let _place = self.place()?;
+        let mut picker = self.picker.clone();
+        let mut why = None;
+        loop {
+            let full = {
+                let seen = picker.borrow_and_update();
+                match pick(&seen, call.hash) {
+                    Pick::To(lane) => return Ok(Arc::clone(lane)),
+                    Pick::Wait { connect } => {
+                        self.asks.put(Ask::Connect(connect));
+                        None
+                    }
+                    Pick::Full(lane) => {
+                        if lane.asks_for_more() {
+                            self.asks.put(Ask::More(lane.id()));
+                        }
+                        if !lane.may_grow() {
+                            // Its turn comes with a stream that ends.
+                            return Ok(Arc::clone(lane));
+                        }
+                        Some(lane.connection().clone())
+                    }
+                    Pick::Fail(failure) if call.wait == Wait::FailFast => {
+                        return Err(Outcome::NoServer(Arc::clone(failure)));
+                    }
+                    Pick::Fail(failure) => {
+                        why = Some(Arc::clone(failure));
+                        None
+                    }
+                }
+            };
+            let room = async {
+                match &full {
+                    Some(connection) => drop(connection.changed(Readiness::Full).await),
+                    None => std::future::pending().await,
+                }
+            };
+            let late = async {
+                match call.deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = picker.changed() => if changed.is_err() {
+                    return Err(Outcome::NoServer("the client's runtime has ended".into()));
+                },
+                () = room => {}
+                () = late => return Err(Outcome::TimedOut(why)),
+            }
+        }
+    }
+
+    fn place(&self) -> Result<Place<'_>, Outcome> {
+        let place = Place(&self.waiting);
+        match self.waiting.fetch_add(1, Ordering::Relaxed) {
+            waiting if waiting < MAX_WAITING_CALLS => Ok(place),
+            _ => Err(Outcome::TooMany(format!(
+                "{MAX_WAITING_CALLS} calls wait for a connection already"
+            ))),
+        }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An attempt under way. Dropped, it is given up, and its server told so.
+struct Running<'a> {
+    unary: Unary,
+    lane: Arc<Lane>,
+    _under_way: UnderWay,
+    previous: u32,
+    began: Instant,
+    /// `None` once it was told of the end.
+    observer: Option<&'a dyn Observer>,
+}
+
+impl<'a> Running<'a> {
+    fn start(
+        call: &Call<'a>,
+        lane: Arc<Lane>,
+        previous: u32,
+        message: &impl Fn(&mut Vec<u8>),
+    ) -> Self {
+        let mut head = Head::new(&call.heads[lane.target()], previous);
+        let attempt = Attempt {
+            previous,
+            address: lane.address(),
+        };
+        call.observer.attempt_starts(attempt, &mut head);
+        let under_way = lane.begin();
+        let deadline = call.deadline.map(Instant::into_std);
+        let unary = lane.connection().unary(head.get(), message, deadline);
+        Self {
+            unary,
+            lane,
+            _under_way: under_way,
+            previous,
+            began: Instant::now(),
+            observer: Some(call.observer),
+        }
+    }
+
+    fn tell(&mut self, end: Option<Ended<'_>>) {
+        if let Some(observer) = self.observer.take() {
+            let attempt = Attempt {
+                previous: self.previous,
+                address: self.lane.address(),
+            };
+            observer.attempt_ends(attempt, self.began.elapsed(), end);
+        }
+    }
+}
+
+impl Future for Running<'_> {
+    type Output = Result<Response, Failed>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
+        let polled = Pin::new(&mut self.unary).poll(cx);
+        if let Poll::Ready(result) = &polled {
+            let end = end_of(result);
+            if end != AttemptEnd::NotSent {
+                self.lane.count(speaks_well(end));
+            }
+            self.tell(Some(result));
+        }
+        polled
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.tell(None);
+    }
+}
+
+fn pick(picker: &Published, hash: Option<u64>) -> Pick<'_, Arc<Lane>> {
+    let draw = match picker {
+        Picker::LeastRequest(_) | Picker::RingHash(_) => rand::rng().next_u64(),
+        _ => 0,
+    };
+    picker.pick(draw, hash)
+}
+
+/// The first attempt to end, which is taken out; `None` when the next is due before.
+async fn first(
+    running: &mut Vec<Running<'_>>,
+    began: Instant,
+    due: Option<Duration>,
+) -> Option<(u32, Result<Response, Failed>)> {
+    let next = async {
+        match due {
+            Some(due) => tokio::time::sleep_until(began + due).await,
+            None => std::future::pending().await,
+        }
+    };
+    let ended = poll_fn(|cx| {
+        for at in 0..running.len() {
+            if let Poll::Ready(result) = Pin::new(&mut running[at]).poll(cx) {
+                return Poll::Ready((running.swap_remove(at).previous, result));
+            }
+        }
+        Poll::Pending
+    });
+    tokio::select! {
+        biased;
+        ended = ended => Some(ended),
+        () = next => None,
+    }
+}
+
+/// Before a transparent retry: none before the first, which nearly always finds another connection.
+async fn pause(transparent: u32) {
+    if transparent > 1 {
+        let pause = Duration::from_millis(1 << transparent.min(12));
+        tokio::time::sleep(pause.min(MAX_TRANSPARENT_PAUSE)).await;
+    }
+}
+
+const fn done(outcome: Outcome, earlier: Vec<Result<Response, Failed>>, transparent: u32) -> Done {
+    Done {
+        outcome,
+        earlier,
+        transparent,
+    }
+}
