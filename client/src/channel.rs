@@ -25,6 +25,8 @@ mod hedge;
 #[allow(dead_code, reason = "a part of a channel that is not put together yet")]
 mod lane;
 #[allow(dead_code, reason = "a part of a channel that is not put together yet")]
+mod open;
+#[allow(dead_code, reason = "a part of a channel that is not put together yet")]
 mod outlier;
 #[allow(dead_code, reason = "a part of a channel that is not put together yet")]
 mod pick;
@@ -69,6 +71,9 @@ use crate::interceptor::Transport;
 use crate::status;
 use crate::talk::Talk;
 pub use balancing::{Balancing, OutlierEjection, RingHash};
+pub(crate) use resolver::SystemResolver;
+pub use resolver::{Addresses, Resolver};
+pub(crate) use service_config::ServiceConfig;
 
 /// Calls that wait for the connection at a time; more wait for a place.
 const MAX_WAITING_CALLS: usize = 1024;

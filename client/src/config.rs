@@ -1,7 +1,7 @@
 //! Where the server is, and how a client presents itself.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::Uri;
 use http::header::HeaderValue;
 
+use crate::channel::{Balancing, Resolver, ServiceConfig, SystemResolver};
 use crate::error::Error;
 use crate::interceptor::{Interceptor, Interceptors};
 
@@ -59,6 +60,10 @@ pub struct ClientIdentity {
 #[must_use]
 pub struct ClientConfig {
     pub(crate) endpoint: Endpoint,
+    pub(crate) others: Vec<Endpoint>,
+    pub(crate) service_config: Arc<ServiceConfig>,
+    pub(crate) balancing: Option<Balancing>,
+    pub(crate) resolver: SharedResolver,
     pub(crate) authorities: Option<CaCertificates>,
     pub(crate) identity: Option<ClientIdentity>,
     pub(crate) server_check: ServerCheck,
@@ -71,6 +76,10 @@ pub struct ClientConfig {
     pub(crate) max_reply_bytes: usize,
     pub(crate) interceptors: Interceptors,
 }
+
+/// Finds the addresses of names.
+#[derive(Clone)]
+pub(crate) struct SharedResolver(pub(crate) Arc<dyn Resolver>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ServerCheck {
@@ -85,12 +94,18 @@ pub(crate) enum ClearTextToken {
 }
 
 impl Endpoint {
-    /// Parses `http://HOST[:PORT]`, `https://HOST[:PORT]` or `unix:PATH`.
+    /// Parses `http://HOST[:PORT]`, `https://HOST[:PORT]`, `unix:PATH`, or gRPC's
+    /// `dns:///HOST[:PORT]`, which is clear text until
+    /// [`ClientConfig::with_tls`] says otherwise, and whose port is 443 if none
+    /// is given (`naming.md`).
     ///
     /// # Errors
     ///
     /// If it is none of these, or carries a user, a query or a fragment.
     pub fn parse(text: &str) -> Result<Self, Error> {
+        if let Some(name) = text.strip_prefix("dns:") {
+            return Self::parse_name(name);
+        }
         if let Some(path) = text.strip_prefix("unix:") {
             let path = path.strip_prefix("//").unwrap_or(path);
             if path.is_empty() {
@@ -112,6 +127,62 @@ impl Endpoint {
             Some("http") => Ok(Self(Place::ClearText(uri))),
             Some("https") => Ok(Self(Place::Tls(uri))),
             _ => Err(bad_url("must begin with http://, https:// or unix:")),
+        }
+    }
+
+    /// The name of `dns:[//AUTHORITY/]HOST[:PORT]`.
+    fn parse_name(text: &str) -> Result<Self, Error> {
+        let name = match text.strip_prefix("//") {
+            None => text,
+            Some(rest) => match rest.split_once('/') {
+                Some(("", name)) => name,
+                Some(_) => {
+                    return Err(bad_url(
+                        "names a DNS server; the system's are asked, so write dns:///HOST:PORT",
+                    ));
+                }
+                None => return Err(bad_url("must have three slashes, as in dns:///HOST:PORT")),
+            },
+        };
+        if name.contains('/') {
+            return Err(bad_url("has a path"));
+        }
+        let endpoint = Self::parse(&format!("http://{name}"))?;
+        match &endpoint.0 {
+            Place::ClearText(uri) if uri.port().is_none() => {
+                Self::parse(&format!("http://{name}:443"))
+            }
+            _ => Ok(endpoint),
+        }
+    }
+
+    /// One endpoint, or those of gRPC's `ipv4:ADDRESS:PORT,...` and
+    /// `ipv6:[ADDRESS]:PORT,...`.
+    fn parse_list(text: &str) -> Result<Vec<Self>, Error> {
+        let scheme = ["ipv4:", "ipv6:"].into_iter();
+        let Some(list) = scheme.into_iter().find_map(|it| text.strip_prefix(it)) else {
+            return Ok(vec![Self::parse(text)?]);
+        };
+        let is_v6 = text.starts_with("ipv6:");
+        let parse = |address: &str| {
+            let parsed: SocketAddr = address
+                .parse()
+                .map_err(|_| bad_url(&format!("has {address:?}, which is no address and port")))?;
+            match parsed.is_ipv6() == is_v6 {
+                true => Self::parse(&format!("http://{parsed}")),
+                false => Err(bad_url("has an address of the other family")),
+            }
+        };
+        list.split(',').map(parse).collect()
+    }
+
+    fn secured(self) -> Result<Self, Error> {
+        match self.0 {
+            Place::ClearText(uri) => {
+                let uri = uri.to_string().replacen("http://", "https://", 1);
+                Self::parse(&uri)
+            }
+            place => Ok(Self(place)),
         }
     }
 
@@ -223,17 +294,33 @@ impl fmt::Debug for ClientIdentity {
     }
 }
 
+impl fmt::Debug for SharedResolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a resolver")
+    }
+}
+
 impl ClientConfig {
     /// The server at `http://HOST[:PORT]`, `https://HOST[:PORT]` or
-    /// `unix:PATH`, with the defaults: no token, 5 s for a call, 3 s to
-    /// connect, the default namespace, the platform's certificate authorities.
+    /// `unix:PATH`, or the servers at `dns:///HOST[:PORT]`,
+    /// `ipv4:ADDRESS:PORT,...` or `ipv6:[ADDRESS]:PORT,...`, with the defaults:
+    /// no token, 5 s for a call, 3 s to connect, the default namespace, the
+    /// platform's certificate authorities, and the service config that every
+    /// gRPC client of larder loads: the first address that can be reached has
+    /// all calls, and what may be repeated is tried up to four times.
     ///
     /// # Errors
     ///
     /// If the URL is of another form.
     pub fn new(server: &str) -> Result<Self, Error> {
+        let mut endpoints = Endpoint::parse_list(server)?.into_iter();
+        let endpoint = endpoints.next().ok_or_else(|| bad_url("is empty"))?;
         Ok(Self {
-            endpoint: Endpoint::parse(server)?,
+            endpoint,
+            others: endpoints.collect(),
+            service_config: Arc::new(ServiceConfig::standard()),
+            balancing: None,
+            resolver: SharedResolver(Arc::new(SystemResolver)),
             authorities: None,
             identity: None,
             server_check: ServerCheck::Verify,
@@ -246,6 +333,61 @@ impl ClientConfig {
             max_reply_bytes: DEFAULT_MAX_REPLY_BYTES,
             interceptors: Interceptors::default(),
         })
+    }
+
+    /// Another server, beside those there are: as [`new`](Self::new) has it.
+    /// Each is verified by its own name, and each gets the token.
+    ///
+    /// # Errors
+    ///
+    /// If the URL is of another form.
+    pub fn and_server(mut self, server: &str) -> Result<Self, Error> {
+        self.others.extend(Endpoint::parse_list(server)?);
+        Ok(self)
+    }
+
+    /// Which of several addresses a call goes to; without it the service config
+    /// says, and that is [`Balancing::pick_first`] by default.
+    pub fn with_balancing(mut self, balancing: Balancing) -> Self {
+        self.balancing = Some(balancing);
+        self
+    }
+
+    /// Another [service config] than the one that comes with larder, as JSON:
+    /// `loadBalancingConfig`, `methodConfig` with `timeout`, `waitForReady`,
+    /// `retryPolicy` and `hedgingPolicy`, `retryThrottling`,
+    /// `healthCheckConfig`, `connectionScaling`. It stands in place of the
+    /// default as a whole. Fields that are not known are passed over.
+    ///
+    /// Whatever it says, a call is sent again only if that can do no harm: an
+    /// increment or a conditional write only with a request id.
+    ///
+    /// # Errors
+    ///
+    /// If it is no JSON, or a value is wrong; the message has its path.
+    ///
+    /// [service config]: https://github.com/grpc/grpc/blob/master/doc/service_config.md
+    pub fn with_service_config(mut self, json: &str) -> Result<Self, Error> {
+        self.service_config = Arc::new(ServiceConfig::parse(json)?);
+        Ok(self)
+    }
+
+    /// What finds the addresses of names, in place of the system.
+    pub fn with_resolver(mut self, resolver: impl Resolver) -> Self {
+        self.resolver = SharedResolver(Arc::new(resolver));
+        self
+    }
+
+    /// TLS for every server that was given without, as `dns:///` names are.
+    ///
+    /// # Errors
+    ///
+    /// If that makes no URL.
+    pub fn with_tls(mut self) -> Result<Self, Error> {
+        self.endpoint = self.endpoint.secured()?;
+        let others = std::mem::take(&mut self.others).into_iter();
+        self.others = others.map(Endpoint::secured).collect::<Result<_, _>>()?;
+        Ok(self)
     }
 
     /// Trust these authorities in place of the platform's.
@@ -318,9 +460,14 @@ impl ClientConfig {
         self
     }
 
-    /// Where the server is.
+    /// Where the server is; the first, if there are several.
     pub const fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// All servers, in the order in which they were given.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        std::iter::once(&self.endpoint).chain(&self.others)
     }
 
     /// Refuses what would betray a secret or cannot work.
@@ -328,17 +475,19 @@ impl ClientConfig {
         if self.timeout.is_zero() || self.connect_timeout.is_zero() {
             return Err(Error::configuration("a timeout must be more than nothing"));
         }
-        let clear_text = matches!(self.endpoint.0, Place::ClearText(_));
-        if clear_text
+        let is_clear = |endpoint: &Endpoint| matches!(endpoint.0, Place::ClearText(_));
+        if self
+            .endpoints()
+            .any(|endpoint| is_clear(endpoint) && !endpoint.is_loopback())
             && self.token.is_some()
-            && !self.endpoint.is_loopback()
             && self.clear_text_token == ClearTextToken::LoopbackOnly
         {
             return Err(Error::configuration(
                 "the token would cross the network in clear text; use https://, or allow it explicitly",
             ));
         }
-        if clear_text && (self.identity.is_some() || self.authorities.is_some()) {
+        if self.endpoints().any(is_clear) && (self.identity.is_some() || self.authorities.is_some())
+        {
             return Err(Error::configuration(
                 "certificates were given for a server without TLS; use https://",
             ));
@@ -391,6 +540,9 @@ mod tests {
             ("http://10.0.0.1:5051", "http://10.0.0.1:5051", false),
             ("unix:/run/larder.sock", "unix:/run/larder.sock", true),
             ("unix:///run/larder.sock", "unix:/run/larder.sock", true),
+            ("dns:///cache:5051", "http://cache:5051", false),
+            ("dns:cache:5051", "http://cache:5051", false),
+            ("dns:///localhost", "http://localhost:443", true),
         ] {
             let endpoint = Endpoint::parse(text).unwrap();
             assert_eq!(endpoint.to_string(), shown);
@@ -405,8 +557,41 @@ mod tests {
             "http://h/?q",
             "/path",
             "http://h/#f",
+            "dns://8.8.8.8/cache:5051",
+            "dns://cache",
+            "dns:///",
+            "dns:///cache/x",
         ] {
             assert!(Endpoint::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn several_servers() {
+        let shown = |config: &ClientConfig| {
+            let all = config.endpoints().map(ToString::to_string);
+            all.collect::<Vec<_>>().join(" ")
+        };
+        let config = ClientConfig::new("ipv4:127.0.0.1:1,127.0.0.2:2").unwrap();
+        let config = config.and_server("ipv6:[::1]:3").unwrap();
+        assert_eq!(
+            shown(&config),
+            "http://127.0.0.1:1 http://127.0.0.2:2 http://[::1]:3"
+        );
+        let config = config.and_server("dns:///cache:5051").unwrap();
+        let token = Token::new("s3cret").unwrap();
+        assert!(config.clone().with_token(token.clone()).check().is_err());
+        let config = config.with_tls().unwrap().with_token(token);
+        assert!(config.check().is_ok());
+        assert!(shown(&config).ends_with("https://cache:5051"));
+        for text in [
+            "ipv4:",
+            "ipv4:[::1]:1",
+            "ipv4:1.2.3.4",
+            "ipv6:1.2.3.4:5",
+            "ipv4:1.2.3.4:5,",
+        ] {
+            assert!(ClientConfig::new(text).is_err(), "{text}");
         }
     }
 

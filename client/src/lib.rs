@@ -67,7 +67,7 @@ mod talk;
 mod types;
 
 pub use accounts::{AccountPage, AccountPages, Accounts, TokenPage, TokenPages};
-pub use channel::{Balancing, Client, OutlierEjection, RingHash};
+pub use channel::{Addresses, Balancing, Client, OutlierEjection, Resolver, RingHash};
 pub use channelz::{Channelz, ServerStatus, SocketStatus, Sockets};
 pub use config::{CaCertificates, ClientConfig, ClientIdentity, Endpoint, Token};
 pub use dump::DumpStream;

@@ -2,13 +2,16 @@
 //! seen it.
 
 use larder_api::errors::Code;
-use larder_transport::ErrorCode;
 use larder_transport::client::{Failed, Response};
+use larder_transport::error_codes::ErrorCode;
 
 use super::retry::{AttemptEnd, Pushback};
 
 /// When the server wants the next try, milliseconds; negative for never (gRFC A6).
 const PUSHBACK: &[u8] = b"grpc-retry-pushback-ms";
+
+/// RFC 9113, section 7: the transport has no need of it.
+const INADEQUATE_SECURITY: ErrorCode = ErrorCode(0xc);
 
 /// How an attempt ended, for retries and hedging.
 pub(crate) fn end_of(result: &Result<Response, Failed>) -> AttemptEnd {
@@ -54,7 +57,7 @@ pub(crate) fn code_of_failure(failed: &Failed) -> Code {
             ErrorCode::REFUSED_STREAM => Code::Unavailable,
             ErrorCode::CANCEL => Code::Cancelled,
             ErrorCode::ENHANCE_YOUR_CALM => Code::ResourceExhausted,
-            ErrorCode::INADEQUATE_SECURITY => Code::PermissionDenied,
+            INADEQUATE_SECURITY => Code::PermissionDenied,
             _ => Code::Internal,
         },
         Failed::Deadline { .. } => Code::DeadlineExceeded,

@@ -1,0 +1,165 @@
+//! From a configuration to a channel: nothing is connected to before a call asks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{AUTHORIZATION, USER_AGENT};
+use larder_transport::client::{BadField, Config, Keepalive, RequestHead, Scheme};
+use rand::TryRngCore as _;
+
+use super::balancer::{Balancer, Settings};
+use super::balancing::{Balancing, Policy};
+use super::call::Balanced;
+use super::dial::{Dialer, Tls};
+use super::driver::{Driver, Parts};
+use super::health::WATCH;
+use super::lane::Counts;
+use super::resolver::{Name, Names};
+use super::throttle::Throttle;
+use crate::config::{ClientConfig, Endpoint, Place};
+use crate::connector::{server_name, tls_config};
+use crate::error::Error;
+
+/// The connection is asked for a sign of life this often while calls are under way: a network that
+/// swallows packets is noticed within two of them (gRFC A8).
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long that sign may take.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Makes the heads of calls: for each target its own, with what is the same for all calls.
+#[derive(Clone)]
+pub(crate) struct Heads {
+    targets: Arc<[(Scheme, String)]>,
+    authorization: Option<http::HeaderValue>,
+}
+
+impl Heads {
+    fn new(config: &ClientConfig) -> Result<Self, Error> {
+        Ok(Self {
+            targets: config.endpoints().map(target).collect(),
+            authorization: config
+                .token
+                .as_ref()
+                .map(crate::config::Token::header)
+                .transpose()?,
+        })
+    }
+
+    /// The heads of a method's calls, by target.
+    pub(crate) fn of(&self, path: &str) -> Result<Arc<[RequestHead]>, Error> {
+        let heads = self.targets.iter().map(|(scheme, authority)| {
+            let agent = concat!("larder-rust/", env!("CARGO_PKG_VERSION"));
+            let head = RequestHead::new(*scheme, authority, path)?
+                .with(USER_AGENT.as_str(), agent.as_bytes())?;
+            match &self.authorization {
+                Some(token) => head.with(AUTHORIZATION.as_str(), token.as_bytes()),
+                None => Ok(head),
+            }
+        });
+        heads
+            .collect::<Result<_, BadField>>()
+            .map_err(|bad| Error::configuration(format!("a call to {path} has {bad}")))
+    }
+}
+
+/// Opens a channel. Must be called inside a `tokio` runtime, which then drives it.
+pub(crate) fn open(config: &ClientConfig) -> Result<(Balanced, Heads), Error> {
+    let service = &config.service_config;
+    let balancing = config
+        .balancing
+        .clone()
+        .or_else(|| service.balancing.clone())
+        .unwrap_or_else(Balancing::pick_first);
+    let counts = Counts {
+        in_flight: counts_in_flight(&balancing.policy),
+        outcomes: balancing.ejection.is_some(),
+    };
+    let heads = Heads::new(config)?;
+    let seed = rand::rngs::OsRng.try_next_u64().unwrap_or_default();
+    let settings = Settings {
+        balancing,
+        watches_health: service.health_service.is_some(),
+        max_connections: service.max_connections,
+    };
+    let balancer = Balancer::new(settings, seed);
+    let health = match (&service.health_service, balancer.watches_health()) {
+        (Some(service), true) => Some((heads.of(WATCH)?, service.clone())),
+        _ => None,
+    };
+    let names = config.endpoints().map(name).collect();
+    let (picker, asks) = Driver::start(Parts {
+        balancer,
+        names: Names::new(names, Arc::clone(&config.resolver.0)),
+        dialer: dialer(config)?,
+        counts,
+        max_connections: service.max_connections,
+        health,
+        start: usize::try_from(seed >> 32).unwrap_or_default(),
+    });
+    let throttle = service.throttle.map(Throttle::new);
+    Ok((Balanced::new(picker, asks, throttle), heads))
+}
+
+const fn counts_in_flight(policy: &Policy) -> bool {
+    match policy {
+        Policy::PickFirst { .. } | Policy::RoundRobin => false,
+        Policy::LeastRequest { .. } => true,
+        Policy::RingHash(ring) => ring.balance_percent > 0,
+    }
+}
+
+fn dialer(config: &ClientConfig) -> Result<Dialer, Error> {
+    let needs_tls = |endpoint: &Endpoint| matches!(endpoint.place(), Place::Tls(_));
+    let shared = match config.endpoints().any(needs_tls) {
+        true => Some(Arc::new(tls_config(config)?)),
+        false => None,
+    };
+    let tls = config.endpoints().map(|endpoint| {
+        let (Place::Tls(uri), Some(config)) = (endpoint.place(), &shared) else {
+            return Ok(None);
+        };
+        let name = server_name(uri).map_err(|error| Error::configuration(error.to_string()))?;
+        Ok(Some(Tls {
+            config: Arc::clone(config),
+            name,
+        }))
+    });
+    Ok(Dialer {
+        tls: tls.collect::<Result<_, Error>>()?,
+        config: Config {
+            max_message_bytes: config.max_reply_bytes,
+            greeting_timeout: config.connect_timeout,
+            keepalive: Some(Keepalive {
+                interval: KEEPALIVE_INTERVAL,
+                timeout: KEEPALIVE_TIMEOUT,
+                without_calls: false,
+            }),
+            ..Config::default()
+        },
+        timeout: config.connect_timeout,
+    })
+}
+
+fn name(endpoint: &Endpoint) -> Name {
+    let (uri, default_port) = match endpoint.place() {
+        Place::Unix(path) => return Name::Unix(path.clone()),
+        Place::ClearText(uri) => (uri, 80),
+        Place::Tls(uri) => (uri, 443),
+    };
+    let host = uri.host().unwrap_or_default().to_owned();
+    Name::Host(host, uri.port_u16().unwrap_or(default_port))
+}
+
+fn target(endpoint: &Endpoint) -> (Scheme, String) {
+    let authority = |uri: &http::Uri| {
+        let authority = uri.authority().map(ToString::to_string);
+        authority.unwrap_or_default()
+    };
+    match endpoint.place() {
+        // A socket has no name; servers take this one as loopback.
+        Place::Unix(_) => (Scheme::Http, "localhost".into()),
+        Place::ClearText(uri) => (Scheme::Http, authority(uri)),
+        Place::Tls(uri) => (Scheme::Https, authority(uri)),
+    }
+}
