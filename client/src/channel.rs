@@ -328,3 +328,6 @@ fn headers(config: &ClientConfig) -> Result<HeaderMap, Error> {
     }
     Ok(headers)
 }
+
+#[cfg(test)]
+mod tests;

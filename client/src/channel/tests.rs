@@ -1,0 +1,455 @@
+//! A channel over real sockets, whose servers behave in every way that matters.
+
+mod hostile;
+mod server;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use larder_api::errors::Code;
+use larder_transport::client::{Failed, Response};
+use tokio::time::Instant;
+
+use super::balancing::{Balancing, RingHash};
+use super::call::{Attempt, Balanced, Call, Done, Ended, Head, Observer, Outcome, Wait};
+use super::ends::code_of;
+use super::open::{Heads, open};
+use super::pick::Ring;
+use super::resolver::{Addresses, Resolver};
+use super::retry::Safety;
+use crate::config::ClientConfig;
+use server::{Manner, Reply, Server};
+
+const PATH: &str = "/a.B/C";
+
+/// Once, and at most twice more after 10 ms; hedged for `/a.H/C`.
+const CONFIG: &str = r#"{
+    "connectionScaling": {"maxConnectionsPerSubchannel": 2},
+    "retryThrottling": {"maxTokens": 1000, "tokenRatio": 1},
+    "methodConfig": [
+        {"name": [{"service": "a.B"}], "retryPolicy": {"maxAttempts": 3,
+            "initialBackoff": "0.01s", "maxBackoff": "0.01s", "backoffMultiplier": 1,
+            "retryableStatusCodes": ["UNAVAILABLE"]}},
+        {"name": [{"service": "a.H"}], "hedgingPolicy": {"maxAttempts": 3,
+            "hedgingDelay": "0.02s", "nonFatalStatusCodes": ["UNAVAILABLE"]}}
+    ]
+}"#;
+
+/// A channel, and how it is called.
+struct Caller {
+    channel: Arc<Balanced>,
+    heads: Heads,
+    config: ClientConfig,
+    attempts: Arc<Watcher>,
+}
+
+/// Counts attempts.
+#[derive(Default)]
+struct Watcher {
+    started: AtomicUsize,
+    ended: AtomicUsize,
+    given_up: AtomicUsize,
+}
+
+impl Observer for Watcher {
+    fn attempt_starts(&self, _: Attempt<'_>, head: &mut Head<'_>) {
+        head.add("x-attempt", b"yes");
+        self.started.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn attempt_ends(&self, _: Attempt<'_>, _: Duration, end: Option<Ended<'_>>) {
+        match end {
+            Some(_) => self.ended.fetch_add(1, Ordering::SeqCst),
+            None => self.given_up.fetch_add(1, Ordering::SeqCst),
+        };
+    }
+}
+
+/// What may differ from one call to the next.
+#[derive(Clone, Copy)]
+struct How {
+    path: &'static str,
+    safety: Safety,
+    wait: Wait,
+    within: Duration,
+    hash: Option<u64>,
+}
+
+const USUAL: How = How {
+    path: PATH,
+    safety: Safety::Repeatable,
+    wait: Wait::FailFast,
+    within: Duration::from_secs(20),
+    hash: None,
+};
+
+impl Caller {
+    fn new(config: ClientConfig) -> Self {
+        let config = config.with_service_config(CONFIG).unwrap();
+        Self::with(config)
+    }
+
+    fn with(config: ClientConfig) -> Self {
+        let (channel, heads) = open(&config).unwrap();
+        Self {
+            channel: Arc::new(channel),
+            heads,
+            config,
+            attempts: Arc::default(),
+        }
+    }
+
+    fn to(servers: &[&Server]) -> Self {
+        Self::new(config(servers))
+    }
+
+    async fn call(&self, how: How) -> Done {
+        let heads = self.heads.of(how.path).unwrap();
+        let method = self.config.service_config.methods.of(how.path);
+        let call = Call {
+            heads: &heads,
+            tries: &method.tries,
+            safety: how.safety,
+            deadline: Some(Instant::now() + how.within),
+            wait: how.wait,
+            hash: how.hash,
+            observer: &*self.attempts,
+        };
+        self.channel
+            .unary(call, &|out| out.extend_from_slice(b"hello"))
+            .await
+    }
+
+    async fn answer(&self) -> Result<Response, String> {
+        answer_of(self.call(USUAL).await)
+    }
+
+    fn counts(&self) -> (usize, usize, usize) {
+        let count = |cell: &AtomicUsize| cell.load(Ordering::SeqCst);
+        let watcher = &*self.attempts;
+        (
+            count(&watcher.started),
+            count(&watcher.ended),
+            count(&watcher.given_up),
+        )
+    }
+}
+
+fn config(servers: &[&Server]) -> ClientConfig {
+    let all = servers.iter().map(|server| server.address.to_string());
+    let all = all.collect::<Vec<_>>().join(",");
+    ClientConfig::new(&format!("ipv4:{all}")).unwrap()
+}
+
+fn answer_of(done: Done) -> Result<Response, String> {
+    match done.outcome {
+        Outcome::Ended(Ok(response)) if code_of(&response) == Code::Ok => Ok(response),
+        Outcome::Ended(Ok(response)) => Err(code_of(&response).to_string()),
+        Outcome::Ended(Err(failed)) => Err(failed.to_string()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+/// Waits until something is so; it has to be within 20 s.
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let wait = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(20), wait).await;
+    assert!(waited.is_ok(), "{what}");
+}
+
+#[tokio::test]
+async fn a_call_goes_to_the_first_server_on_one_connection() {
+    let (first, second) = (Server::echo().await, Server::echo().await);
+    let caller = Caller::to(&[&first, &second]);
+    for _ in 0..20 {
+        assert_eq!(caller.answer().await.unwrap().message, &b"hello"[..]);
+    }
+    assert_eq!((first.connections(), second.connections()), (1, 0));
+    let calls = first.calls();
+    assert_eq!(calls[0].path, PATH);
+    assert_eq!(calls[0].authority, first.address.to_string());
+    assert_eq!(calls[0].headers["x-attempt"], "yes");
+    assert!(!calls[0].headers.contains_key("grpc-previous-rpc-attempts"));
+    assert_eq!(caller.counts(), (20, 20, 0));
+}
+
+#[tokio::test]
+async fn a_server_that_dies_is_left_for_the_next_without_a_failure() {
+    let (mut first, second) = (Server::echo().await, Server::echo().await);
+    let caller = Arc::new(Caller::to(&[&first, &second]));
+    let callers = (0..8).map(|_| {
+        let caller = Arc::clone(&caller);
+        tokio::spawn(async move {
+            for _ in 0..200 {
+                caller.answer().await.unwrap();
+            }
+        })
+    });
+    let callers: Vec<_> = callers.collect();
+    until("the first has calls", || first.calls().len() > 100).await;
+    first.kill().await;
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    assert_eq!(second.connections(), 1);
+    assert!(!second.calls().is_empty());
+}
+
+#[tokio::test]
+async fn a_failure_is_tried_again_and_says_so() {
+    let server = Server::start(Manner::Speaks(100), |number, seen| match number {
+        1 => Reply::Status(14, vec![]),
+        2 => Reply::Status(14, vec![("grpc-retry-pushback-ms", "1")]),
+        _ => Reply::Ok(seen.body.clone()),
+    })
+    .await;
+    let caller = Caller::to(&[&server]);
+    let done = caller.call(USUAL).await;
+    assert_eq!(done.earlier.len(), 2);
+    answer_of(done).unwrap();
+    let previous = server.calls().into_iter().map(|seen| {
+        let value = seen.headers.get("grpc-previous-rpc-attempts").cloned();
+        value.map(|value| value.to_str().unwrap().to_owned())
+    });
+    let previous: Vec<_> = previous.collect();
+    assert_eq!(previous, [None, Some("1".into()), Some("2".into())]);
+    assert_eq!(caller.counts(), (3, 3, 0));
+}
+
+#[tokio::test]
+async fn what_may_not_be_repeated_is_sent_once() {
+    let server = Server::start(Manner::Speaks(100), |number, seen| match number {
+        1 => Reply::Reset(h2::Reason::REFUSED_STREAM),
+        2 | 4 => Reply::Status(14, vec![]),
+        3 => Reply::HangUp,
+        5 => Reply::Status(14, vec![("grpc-retry-pushback-ms", "-1")]),
+        _ => Reply::Ok(seen.body.clone()),
+    })
+    .await;
+    let caller = Caller::to(&[&server]);
+    let once = How {
+        safety: Safety::AtMostOnce,
+        ..USUAL
+    };
+    // A refusal is no attempt; the status after it ends the call.
+    let done = caller.call(once).await;
+    assert_eq!((done.transparent, done.earlier.len()), (1, 0));
+    assert_eq!(answer_of(done).unwrap_err(), "UNAVAILABLE");
+    let done = caller.call(once).await;
+    assert!(
+        matches!(done.outcome, Outcome::Ended(Err(Failed::Lost(_)))),
+        "{done:?}"
+    );
+    // The server hung up within the shortest wait, which keeps it out for as long.
+    let patient = How {
+        wait: Wait::ForReady,
+        ..once
+    };
+    for _ in 0..2 {
+        let done = caller.call(patient).await;
+        assert_eq!(answer_of(done).unwrap_err(), "UNAVAILABLE");
+    }
+    assert_eq!(server.calls().len(), 5);
+}
+
+#[tokio::test]
+async fn a_late_answer_is_overtaken_by_a_hedge_and_cancelled() {
+    let server = Server::start(Manner::Speaks(100), |number, seen| match number {
+        1 => Reply::Slow(Duration::from_secs(600), vec![]),
+        _ => Reply::Ok(seen.body.clone()),
+    })
+    .await;
+    let caller = Caller::to(&[&server]);
+    let hedged = How {
+        path: "/a.H/C",
+        ..USUAL
+    };
+    answer_of(caller.call(hedged).await).unwrap();
+    assert_eq!(caller.counts(), (2, 1, 1));
+    until("the loser is cancelled", || server.cancelled() == 1).await;
+    // What could do harm is not hedged.
+    let server = Server::start(Manner::Speaks(100), |_, seen| {
+        Reply::Slow(Duration::from_millis(80), seen.body.clone())
+    })
+    .await;
+    let caller = Caller::to(&[&server]);
+    let once = How {
+        safety: Safety::AtMostOnce,
+        ..hedged
+    };
+    answer_of(caller.call(once).await).unwrap();
+    assert_eq!(server.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn hedges_that_all_fail_end_the_call_with_the_last_failure() {
+    let server = Server::start(Manner::Speaks(100), |_, _| Reply::Status(14, vec![])).await;
+    let caller = Caller::to(&[&server]);
+    let hedged = How {
+        path: "/a.H/C",
+        ..USUAL
+    };
+    let done = caller.call(hedged).await;
+    assert_eq!(done.earlier.len(), 2);
+    assert_eq!(answer_of(done).unwrap_err(), "UNAVAILABLE");
+    assert_eq!(server.calls().len(), 3);
+}
+
+#[tokio::test]
+async fn a_call_fails_or_waits_while_no_server_is_there() {
+    let mut server = Server::echo().await;
+    let address = server.address;
+    server.kill().await;
+    let caller = Arc::new(Caller::to(&[&server]));
+    let error = caller.answer().await.unwrap_err();
+    assert!(
+        error.contains("refused") && error.contains(&address.to_string()),
+        "{error}"
+    );
+    let short = How {
+        wait: Wait::ForReady,
+        within: Duration::from_millis(30),
+        ..USUAL
+    };
+    let done = caller.call(short).await;
+    assert!(
+        matches!(done.outcome, Outcome::TimedOut(Some(_))),
+        "{done:?}"
+    );
+    let patient = How {
+        wait: Wait::ForReady,
+        ..USUAL
+    };
+    let waiting = tokio::spawn({
+        let caller = Arc::clone(&caller);
+        async move { answer_of(caller.call(patient).await) }
+    });
+    let _server = Server::at(address, Manner::Speaks(100), |_, seen| {
+        Reply::Ok(seen.body.clone())
+    })
+    .await;
+    // Within one backoff, which is at most 1.2 s the first time.
+    waiting.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn calls_are_spread_as_the_policy_says() {
+    for balancing in [Balancing::round_robin(), Balancing::least_request()] {
+        let servers = [
+            Server::echo().await,
+            Server::echo().await,
+            Server::echo().await,
+        ];
+        let all: Vec<_> = servers.iter().collect();
+        let caller = Caller::new(config(&all).with_balancing(balancing));
+        until_connected(&caller, &servers).await;
+        for _ in 0..90 {
+            caller.answer().await.unwrap();
+        }
+        for server in &servers {
+            assert_eq!(server.connections(), 1);
+            assert!(server.calls().len() > 10, "{}", server.calls().len());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_goes_to_its_server_and_no_other_is_connected_to() {
+    let servers = [
+        Server::echo().await,
+        Server::echo().await,
+        Server::echo().await,
+    ];
+    let all: Vec<_> = servers.iter().collect();
+    let ring = Balancing::ring_hash(RingHash::default());
+    let caller = Caller::new(config(&all).with_balancing(ring));
+    let keyed = How {
+        hash: Some(Ring::hash(b"key")),
+        ..USUAL
+    };
+    for _ in 0..20 {
+        answer_of(caller.call(keyed).await).unwrap();
+    }
+    let mut calls: Vec<_> = servers.iter().map(|server| server.calls().len()).collect();
+    calls.sort_unstable();
+    assert_eq!(calls, [0, 0, 20]);
+    let connections: usize = servers.iter().map(Server::connections).sum();
+    assert_eq!(connections, 1);
+}
+
+#[tokio::test]
+async fn a_full_connection_gets_a_second_and_no_third() {
+    let server = Server::start(Manner::Speaks(2), |_, seen| {
+        Reply::Slow(Duration::from_millis(60), seen.body.clone())
+    })
+    .await;
+    let caller = Arc::new(Caller::to(&[&server]));
+    caller.answer().await.unwrap();
+    let calls = (0..12).map(|_| {
+        let caller = Arc::clone(&caller);
+        tokio::spawn(async move { caller.answer().await.unwrap() })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        call.await.unwrap();
+    }
+    assert_eq!(server.connections(), 2);
+    assert_eq!(server.calls().len(), 13);
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_serving_gets_no_calls() {
+    let health = |status: u8| {
+        move |_: usize, seen: &server::Seen| match seen.path.as_str() {
+            super::health::WATCH => Reply::Stream(vec![vec![8, status]]),
+            _ => Reply::Ok(seen.body.clone()),
+        }
+    };
+    let sick = Server::start(Manner::Speaks(100), health(2)).await;
+    let well = Server::start(Manner::Speaks(100), health(1)).await;
+    // One that has no health counts as well.
+    let plain = Server::start(Manner::Speaks(100), |_, seen| match seen.path.as_str() {
+        super::health::WATCH => Reply::Status(12, vec![]),
+        _ => Reply::Ok(seen.body.clone()),
+    })
+    .await;
+    let json = r#"{"healthCheckConfig": {"serviceName": "a.B"},
+                   "loadBalancingConfig": [{"round_robin": {}}]}"#;
+    let config = config(&[&sick, &well, &plain]);
+    let caller = Caller::with(config.with_service_config(json).unwrap());
+    until_asked_for_health(&caller, &[&sick, &well, &plain]).await;
+    for _ in 0..60 {
+        caller.answer().await.unwrap();
+    }
+    let calls = |server: &Server| {
+        let calls = server.calls().into_iter();
+        calls.filter(|seen| seen.path == PATH).count()
+    };
+    assert_eq!(calls(&sick), 0);
+    assert!(calls(&well) > 0 && calls(&plain) > 0);
+    let watch = &well.calls()[0];
+    assert_eq!(watch.body, b"\x0a\x03a.B");
+}
+
+async fn until_connected(caller: &Caller, servers: &[Server]) {
+    caller.answer().await.unwrap();
+    until("all are connected", || {
+        servers.iter().all(|server| server.connections() == 1)
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+}
+
+async fn until_asked_for_health(caller: &Caller, servers: &[&Server]) {
+    caller.answer().await.unwrap();
+    until("all are asked", || {
+        servers.iter().all(|server| !server.calls().is_empty())
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+}

@@ -1,0 +1,183 @@
+//! Servers and resolvers that misbehave: each gives a clear error within the deadline, and nothing
+//! is done in a loop. Connections and look-ups are counted.
+
+use std::io;
+use std::sync::Mutex;
+
+use super::*;
+
+/// Makes calls for a while, one after the other, and gives the last error.
+async fn calls_for(caller: &Caller, how: How, time: Duration) -> (usize, String) {
+    let end = Instant::now() + time;
+    let mut calls = 0;
+    loop {
+        let error = answer_of(caller.call(how).await).unwrap_err();
+        calls += 1;
+        if Instant::now() >= end {
+            return (calls, error);
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn hasty(server: &Server) -> Caller {
+    Caller::new(config(&[server]).with_connect_timeout(Duration::from_millis(60)))
+}
+
+#[tokio::test]
+async fn servers_that_take_connections_and_no_calls_are_not_called_in_a_loop() {
+    for (manner, words) in [
+        (Manner::Mute, "no connection within"),
+        (Manner::GoesAway, "went away"),
+        (Manner::Closes, "clos"),
+    ] {
+        let server = Server::start(manner, |_, _| Reply::Silence).await;
+        let caller = hasty(&server);
+        let (calls, error) = calls_for(&caller, USUAL, Duration::from_millis(500)).await;
+        assert!(error.contains(words), "{manner:?}: {error}");
+        assert!(calls > 10, "{manner:?}: calls wait: {calls}");
+        // The first backoff is 0.8 s at least.
+        assert!(
+            server.connections() <= 2,
+            "{manner:?}: {}",
+            server.connections()
+        );
+        assert!(server.calls().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_reset_of_every_call_ends_in_the_status_that_it_stands_for() {
+    for (reason, words, calls) in [
+        // Transparent once, and then as often as the policy has it.
+        (h2::Reason::REFUSED_STREAM, "did not take the call", 4),
+        (h2::Reason::CANCEL, "CANCEL", 1),
+        (h2::Reason::ENHANCE_YOUR_CALM, "ENHANCE_YOUR_CALM", 1),
+    ] {
+        let server = Server::start(Manner::Speaks(9), move |_, _| Reply::Reset(reason)).await;
+        let caller = Caller::to(&[&server]);
+        let error = caller.answer().await.unwrap_err();
+        assert!(error.contains(words), "{error}");
+        assert_eq!(server.calls().len(), calls, "{words}");
+        assert_eq!(server.connections(), 1);
+    }
+}
+
+#[tokio::test]
+async fn statuses_beyond_the_table_are_unknown_and_final() {
+    let server = Server::start(Manner::Speaks(9), |_, _| Reply::Status(99, vec![])).await;
+    let caller = Caller::to(&[&server]);
+    assert_eq!(caller.answer().await.unwrap_err(), "UNKNOWN");
+    assert_eq!(server.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_is_silent_is_left_at_the_deadline() {
+    let server = Server::start(Manner::Speaks(9), |_, _| Reply::Silence).await;
+    let caller = Caller::to(&[&server]);
+    let short = How {
+        within: Duration::from_millis(50),
+        ..USUAL
+    };
+    let error = answer_of(caller.call(short).await).unwrap_err();
+    assert_eq!(error, "the deadline passed");
+    until("the server is told", || server.cancelled() == 1).await;
+    assert_eq!(caller.counts(), (1, 1, 0));
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_is_cancelled_and_its_end_is_told() {
+    let server = Server::start(Manner::Speaks(9), |_, _| Reply::Silence).await;
+    let caller = Arc::new(Caller::to(&[&server]));
+    let call = tokio::spawn({
+        let caller = Arc::clone(&caller);
+        async move { caller.call(USUAL).await }
+    });
+    until("it is there", || server.calls().len() == 1).await;
+    call.abort();
+    until("the server is told", || server.cancelled() == 1).await;
+    assert_eq!(caller.counts(), (1, 0, 1));
+}
+
+/// Gives one answer after the other, and counts.
+struct Scripted {
+    answers: Mutex<Vec<io::Result<Vec<SocketAddr>>>>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Resolver for Scripted {
+    fn resolve<'a>(&'a self, _: &'a str, _: u16) -> Addresses<'a> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let next = self.answers.lock().unwrap().pop();
+        Box::pin(async move {
+            match next {
+                Some(answer) => answer,
+                None => std::future::pending().await,
+            }
+        })
+    }
+}
+
+/// A caller of `dns:///cache:1` by a resolver with these answers, and how often that was asked.
+fn resolved(mut answers: Vec<io::Result<Vec<SocketAddr>>>) -> (Caller, Arc<AtomicUsize>) {
+    answers.reverse();
+    let asked = Arc::<AtomicUsize>::default();
+    let resolver = Scripted {
+        answers: Mutex::new(answers),
+        asked: Arc::clone(&asked),
+    };
+    let config = ClientConfig::new("dns:///cache:1").unwrap();
+    (Caller::new(config.with_resolver(resolver)), asked)
+}
+
+#[tokio::test]
+async fn a_resolver_that_fails_is_asked_again_with_backoff_and_says_why() {
+    let no_such_name = || Err(io::Error::other("no such name"));
+    for (answer, words) in [
+        (no_such_name(), "cache cannot be resolved: no such name"),
+        (Ok(vec![]), "the name has no addresses"),
+    ] {
+        let (caller, asked) = resolved(vec![answer]);
+        let (calls, error) = calls_for(&caller, USUAL, Duration::from_millis(300)).await;
+        assert!(error.contains(words), "{error}");
+        assert!(calls > 10);
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_resolver_that_never_answers_ends_with_the_deadline() {
+    let (caller, asked) = resolved(vec![]);
+    let short = How {
+        within: Duration::from_millis(40),
+        ..USUAL
+    };
+    let done = caller.call(short).await;
+    assert!(matches!(done.outcome, Outcome::TimedOut(None)), "{done:?}");
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_name_is_looked_up_again_when_its_server_is_gone() {
+    let mut first = Server::echo().await;
+    let second = Server::echo().await;
+    let (caller, asked) = resolved(vec![
+        Err(io::Error::other("not yet")),
+        Ok(vec![first.address]),
+        Ok(vec![]),
+        Ok(vec![second.address]),
+    ]);
+    let patient = How {
+        wait: Wait::ForReady,
+        within: Duration::from_secs(300),
+        ..USUAL
+    };
+    answer_of(caller.call(patient).await).unwrap();
+    assert_eq!(first.calls()[0].authority, "cache:1");
+    first.kill().await;
+    // From here on time is that of the test: half a minute between two answers is not waited for.
+    tokio::time::pause();
+    answer_of(caller.call(patient).await).unwrap();
+    assert_eq!(second.calls().len(), 1);
+    assert_eq!(asked.load(Ordering::SeqCst), 4);
+}
