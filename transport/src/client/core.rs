@@ -2,6 +2,8 @@
 //! bytes come out, bytes go in, answers come out, and the time is an argument.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -75,6 +77,24 @@ pub(super) struct Core {
     pub(super) times: Times,
     pub(super) activity: Activity,
     pub(super) readiness: watch::Sender<Readiness>,
+    pub(super) gauge: Arc<Gauge>,
+}
+
+/// What is asked of a connection again and again, without its lock.
+#[derive(Default)]
+pub(super) struct Gauge {
+    readiness: AtomicU8,
+    in_flight: AtomicUsize,
+}
+
+impl Gauge {
+    pub(super) fn readiness(&self) -> Readiness {
+        Readiness::ALL[usize::from(self.readiness.load(Ordering::Acquire)) % Readiness::ALL.len()]
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
 }
 
 impl Core {
@@ -117,6 +137,7 @@ impl Core {
             calls_driver: false,
             activity: Activity::default(),
             readiness: watch::Sender::new(Readiness::Connecting),
+            gauge: Arc::default(),
         }
     }
 
@@ -377,7 +398,10 @@ impl Core {
             Phase::Closing(_) => Readiness::Closing,
             Phase::Closed(_) => Readiness::Closed,
         };
-        if *self.readiness.borrow() != now {
+        let in_flight = self.calls.open() + self.waiting_calls;
+        self.gauge.in_flight.store(in_flight, Ordering::Relaxed);
+        if self.gauge.readiness() != now {
+            self.gauge.readiness.store(now as u8, Ordering::Release);
             self.readiness.send_replace(now);
         }
     }

@@ -289,7 +289,21 @@ mod tests {
             assert!(head("/a").with(name, value.as_bytes()).is_err(), "{name}");
             assert!(head("/a").metadata(name, value.as_bytes()).is_err());
         }
-        let secret = head("/a").with("authorization", b"Bearer s3cret").unwrap();
+        let mut head = head("/a").with("user-agent", b"one").unwrap();
+        head.metadata("x", b"1").unwrap();
+        head.set_metadata("user-agent", b"two").unwrap();
+        head.set_metadata("x", b"2").unwrap();
+        assert_eq!(head.value("user-agent"), Some(&b"two"[..]));
+        let names = [
+            ":path",
+            ":authority",
+            "content-type",
+            "te",
+            "user-agent",
+            "x",
+        ];
+        assert_eq!(head.names().collect::<Vec<_>>(), names);
+        let secret = head.with("authorization", b"Bearer s3cret").unwrap();
         assert!(!format!("{secret:?}").contains("s3cret"));
     }
 }

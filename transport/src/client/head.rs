@@ -123,12 +123,44 @@ impl RequestHead {
         Ok(())
     }
 
+    /// Sets a field of this call alone, in place of those of its name there were.
+    ///
+    /// # Errors
+    /// As [`with`](Self::with).
+    pub fn set_metadata(&mut self, name: &str, value: &[u8]) -> Result<(), BadField> {
+        let field = Field::checked(name, value)?;
+        let is_other = |it: &Field| *it.name != *name;
+        self.metadata.retain(is_other);
+        if !self.fixed.fields.iter().all(is_other) {
+            // Another head, which is encoded anew.
+            let fixed = Arc::make_mut(&mut self.fixed);
+            fixed.fields.retain(is_other);
+            fixed.id = fresh();
+        }
+        self.metadata.push(field);
+        Ok(())
+    }
+
+    /// The first value of a field, `:path` and `:authority` among them.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<&[u8]> {
+        let mut fields = self.fixed.fields.iter().chain(&self.metadata);
+        fields
+            .find(|field| *field.name == *name)
+            .map(|field| &*field.value)
+    }
+
+    /// The names of all fields.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let fields = self.fixed.fields.iter().chain(&self.metadata);
+        fields.map(|field| &*field.name)
+    }
+
     /// `:path`.
     #[must_use]
     pub fn path(&self) -> &str {
-        let path = self.fixed.fields.iter().find(|it| &*it.name == ":path");
-        path.and_then(|it| std::str::from_utf8(&it.value).ok())
-            .unwrap_or_default()
+        let path = self.value(":path").unwrap_or_default();
+        std::str::from_utf8(path).unwrap_or_default()
     }
 
     fn with_field(mut self, field: Field) -> Result<Self, BadField> {
@@ -161,8 +193,7 @@ impl Field {
 /// Values are left out: one may be a credential.
 impl fmt::Debug for RequestHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let fields = self.fixed.fields.iter().chain(&self.metadata);
-        let names: Vec<&str> = fields.map(|field| &*field.name).collect();
+        let names: Vec<&str> = self.names().collect();
         f.debug_struct("RequestHead")
             .field("path", &self.path())
             .field("fields", &names)

@@ -67,7 +67,7 @@ use tokio::sync::watch;
 
 pub use self::answer::{Code, Response, Trailers};
 pub use self::config::{Config, Keepalive};
-use self::core::{Core, Phase};
+use self::core::{Core, Gauge, Phase};
 use self::driver::Driver;
 pub use self::failed::{Closed, Failed, NotSent};
 pub use self::head::{BadField, RequestHead, Scheme};
@@ -80,11 +80,7 @@ pub use crate::registry::Activity;
 /// A connection; a clone is another handle of the same. When the last one is gone, it
 /// ends with the calls that are under way.
 #[derive(Clone)]
-pub struct Connection {
-    shared: Arc<Shared>,
-    readiness: watch::Receiver<Readiness>,
-    _handle: Arc<Handle>,
-}
+pub struct Connection(Arc<Handle>);
 
 /// Whether a connection takes calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,12 +98,28 @@ pub enum Readiness {
     Closed,
 }
 
+impl Readiness {
+    /// In the order of their numbers.
+    const ALL: [Self; 5] = [
+        Self::Connecting,
+        Self::Ready,
+        Self::Full,
+        Self::Closing,
+        Self::Closed,
+    ];
+}
+
 /// What all handles of a connection share: with the last of them it is drained.
-struct Handle(Arc<Shared>);
+struct Handle {
+    shared: Arc<Shared>,
+    readiness: watch::Receiver<Readiness>,
+    gauge: Arc<Gauge>,
+}
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.0.with(|core| core.close_to_calls(Closed::Drained));
+        self.shared
+            .with(|core| core.close_to_calls(Closed::Drained));
     }
 }
 
@@ -121,13 +133,14 @@ impl Connection {
     {
         let core = Core::new(config, now());
         let readiness = core.readiness.subscribe();
+        let gauge = Arc::clone(&core.gauge);
         let shared = Arc::new(Shared::new(core));
         let driver = Driver::new(io, Arc::clone(&shared));
-        let connection = Self {
-            _handle: Arc::new(Handle(Arc::clone(&shared))),
+        let connection = Self(Arc::new(Handle {
             shared,
             readiness,
-        };
+            gauge,
+        }));
         (connection, driver)
     }
 
@@ -146,10 +159,11 @@ impl Connection {
     ) -> Unary {
         let now = now();
         let begun = self
+            .0
             .shared
             .with(|core| core.begin(head, Some(message), deadline, now));
         match begun {
-            Ok(key) => Unary::waiting(Arc::clone(&self.shared), key),
+            Ok(key) => Unary::waiting(Arc::clone(&self.0.shared), key),
             Err(failed) => Unary::failed(failed),
         }
     }
@@ -166,20 +180,21 @@ impl Connection {
         let now = now();
         let none = None::<fn(&mut Vec<u8>)>;
         let key = self
+            .0
             .shared
             .with(|core| core.begin(head, none, deadline, now))?;
-        Ok(stream::halves(Arc::clone(&self.shared), key))
+        Ok(stream::halves(Arc::clone(&self.0.shared), key))
     }
 
-    /// Whether calls are taken.
+    /// Whether calls are taken. Takes no lock.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
-        *self.readiness.borrow()
+        self.0.gauge.readiness()
     }
 
     /// Waits for the readiness to be another than `last`, and says which.
     pub async fn changed(&self, last: Readiness) -> Readiness {
-        let mut readiness = self.readiness.clone();
+        let mut readiness = self.0.readiness.clone();
         match readiness.wait_for(|&now| now != last).await {
             Ok(now) => *now,
             // Not while this handle lives.
@@ -202,29 +217,29 @@ impl Connection {
     /// Why the connection takes no more calls, if that is so.
     #[must_use]
     pub fn why_closed(&self) -> Option<Closed> {
-        match &self.shared.lock().phase {
+        match &self.0.shared.lock().phase {
             Phase::Greeting | Phase::Open => None,
             Phase::Closing(why) | Phase::Closed(why) => Some(why.clone()),
         }
     }
 
-    /// Calls under way, and calls that wait for a stream.
+    /// Calls under way, and calls that wait for a stream. Takes no lock.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        let core = self.shared.lock();
-        core.calls.open() + core.waiting_calls
+        self.0.gauge.in_flight()
     }
 
     /// What it has done so far.
     #[must_use]
     pub fn activity(&self) -> Activity {
-        self.shared.lock().activity
+        self.0.shared.lock().activity
     }
 
     /// Has it take no more calls, and end after those under way. Calls that wait for a
     /// stream are not sent.
     pub fn drain(&self) {
-        self.shared
+        self.0
+            .shared
             .with(|core| core.close_to_calls(Closed::Drained));
     }
 }

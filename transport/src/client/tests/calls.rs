@@ -90,7 +90,7 @@ async fn calls_side_by_side_get_their_own_answers_in_any_order() {
     for (call, n) in calls.into_iter().zip(0..) {
         assert_eq!(&call.await.unwrap().message[..], [n]);
     }
-    assert_eq!(connection.shared.lock().calls.held(), 0);
+    assert_eq!(connection.0.shared.lock().calls.held(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -170,7 +170,7 @@ async fn streams_go_both_ways_at_once() {
     assert_eq!(receiving.trailers(), Some(&Trailers::default()));
     assert_eq!(receiving.message().await.unwrap(), None);
     drop(receiving);
-    assert_eq!(connection.shared.lock().calls.held(), 0);
+    assert_eq!(connection.0.shared.lock().calls.held(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -204,7 +204,7 @@ async fn what_is_given_up_is_reset() {
     peer.asked().await;
     peer.answer(7, b"good").flush().await;
     assert_eq!(&call.await.unwrap().message[..], b"good");
-    assert_eq!(connection.shared.lock().calls.held(), 0);
+    assert_eq!(connection.0.shared.lock().calls.held(), 0);
 }
 
 #[tokio::test(start_paused = true)]

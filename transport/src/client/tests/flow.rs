@@ -201,7 +201,7 @@ async fn a_socket_that_takes_nothing_holds_up_calls_and_not_memory() {
     let calls: Vec<_> = (0..100)
         .map(|_| connection.unary(&head(), |out| out.resize(out.len() + 3000, 0), deadline))
         .collect();
-    let held = connection.shared.lock().out.len();
+    let held = connection.0.shared.lock().out.len();
     assert!(held < (16 << 10) + 4000, "{held} bytes");
     let (mut full, mut late) = (0, 0);
     for call in calls {

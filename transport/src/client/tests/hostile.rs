@@ -22,7 +22,7 @@ async fn check(name: &str, wrong: fn(&mut Peer), expected: Failed, goes_on: bool
     let start = now();
     assert_eq!(call.await, Err(expected), "{name}");
     assert_eq!(now(), start, "{name}: nobody waited for time to pass");
-    assert_eq!(connection.shared.lock().calls.held(), 0, "{name}");
+    assert_eq!(connection.0.shared.lock().calls.held(), 0, "{name}");
     if goes_on {
         let call = ask(&connection, b"");
         let mut came = peer.frame().await;
@@ -375,7 +375,7 @@ async fn a_server_that_asks_and_does_not_read_loses_its_connection() {
     }
     while peer.io.write_all(&pings).await.is_ok() {
         settle().await;
-        let held = connection.shared.lock().out.len();
+        let held = connection.0.shared.lock().out.len();
         assert!(held < 3 << 20, "{held} bytes");
     }
     let why = "frames that ask for answers, which are not read";
@@ -470,6 +470,6 @@ async fn nothing_that_comes_at_random_makes_a_call_hang() {
         let (sending, mut receiving) = stream;
         while let Ok(Some(_)) = receiving.message().await {}
         drop((sending, receiving));
-        assert_eq!(connection.shared.lock().calls.held(), 0, "seed {seed}");
+        assert_eq!(connection.0.shared.lock().calls.held(), 0, "seed {seed}");
     }
 }

@@ -57,7 +57,7 @@ async fn conversation(seed: u64) {
     while let Some(done) = calls.join_next().await {
         done.unwrap();
     }
-    assert_eq!(connection.shared.lock().calls.held(), 0, "seed {seed}");
+    assert_eq!(connection.0.shared.lock().calls.held(), 0, "seed {seed}");
     connection.drain();
     assert_eq!(driven.await.unwrap(), Closed::Drained, "seed {seed}");
     assert_eq!(served.await.unwrap(), None, "seed {seed}");
