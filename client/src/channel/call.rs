@@ -1,5 +1,6 @@
 //! Calls over a channel: to which server, how often, and how long they wait for one.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -95,15 +96,48 @@ pub(crate) struct Head<'a> {
 /// How a call ended.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// With an answer of a server, or without one; the attempts before it.
+    /// As its last attempt did.
     Ended(Result<Response, Failed>),
-    /// No server could be reached, and why.
-    NoServer(Arc<str>),
-    /// Its time was up while it waited for a server; why there was none, if that is known.
-    TimedOut(Option<Arc<str>>),
-    /// Too many others wait.
-    TooMany(String),
+    /// Without one more attempt: there was nowhere to go.
+    Unreached(Unreached),
 }
+
+/// Why a call found no server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Unreached {
+    /// None could be reached, and why.
+    NoServer(Arc<str>),
+    /// Its time was up while it waited for one; why there was none, if that is known.
+    TimedOut(Option<Arc<str>>),
+    /// As many calls wait as may.
+    TooMany,
+}
+
+impl From<Unreached> for Outcome {
+    fn from(unreached: Unreached) -> Self {
+        Self::Unreached(unreached)
+    }
+}
+
+impl fmt::Display for Unreached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoServer(why) => f.write_str(why),
+            Self::TimedOut(None) => {
+                f.write_str("the deadline passed before there was a connection")
+            }
+            Self::TimedOut(Some(why)) => {
+                write!(
+                    f,
+                    "the deadline passed before there was a connection: {why}"
+                )
+            }
+            Self::TooMany => write!(f, "{MAX_WAITING_CALLS} calls wait for a connection already"),
+        }
+    }
+}
+
+impl std::error::Error for Unreached {}
 
 /// A call that has ended, and what was done for it.
 #[derive(Debug)]
@@ -198,7 +232,7 @@ impl Balanced {
     }
 
     /// Waits until a call would find a server, or none can be reached.
-    pub(crate) async fn ready(&self, call: Call<'_>) -> Result<(), Outcome> {
+    pub(crate) async fn ready(&self, call: Call<'_>) -> Result<(), Unreached> {
         self.lane(&call).await.map(drop)
     }
 
@@ -213,7 +247,9 @@ impl Balanced {
         loop {
             let lane = match self.lane(&call).await {
                 Ok(lane) => lane,
-                Err(outcome) => return done(outcome, earlier, attempts.transparent()),
+                Err(unreached) => {
+                    return done(unreached.into(), earlier, attempts.transparent());
+                }
             };
             let running = Running::start(&call, lane, attempts.previous(), message);
             let result = running.await;
@@ -261,8 +297,8 @@ impl Balanced {
                 let previous = hedges.started() - 1;
                 match self.lane(&call).await {
                     Ok(lane) => running.push(Running::start(&call, lane, previous, message)),
-                    Err(outcome) if running.is_empty() => {
-                        return done(outcome, earlier, transparent);
+                    Err(unreached) if running.is_empty() => {
+                        return done(unreached.into(), earlier, transparent);
                     }
                     Err(_) => {}
                 }
@@ -270,7 +306,7 @@ impl Balanced {
             if running.is_empty() && hedges.due().is_none() {
                 // The throttle closed between an end and the attempt that was to follow it.
                 let last = earlier.pop();
-                let outcome = last.map_or(Outcome::TimedOut(None), Outcome::Ended);
+                let outcome = last.map_or(Unreached::TimedOut(None).into(), Outcome::Ended);
                 return done(outcome, earlier, transparent);
             }
             let Some((previous, result)) = first(&mut running, began, hedges.due()).await else {
@@ -284,7 +320,7 @@ impl Balanced {
                     pause(transparent).await;
                     match self.lane(&call).await {
                         Ok(lane) => running.push(Running::start(&call, lane, previous, message)),
-                        Err(outcome) => return done(outcome, earlier, transparent),
+                        Err(unreached) => return done(unreached.into(), earlier, transparent),
                     }
                 }
                 _ => return done(Outcome::Ended(result), earlier, transparent),
@@ -293,14 +329,14 @@ impl Balanced {
     }
 
     /// Where a call goes; waits for it if need be.
-    async fn lane(&self, call: &Call<'_>) -> Result<Arc<Lane>, Outcome> {
+    async fn lane(&self, call: &Call<'_>) -> Result<Arc<Lane>, Unreached> {
         if let Pick::To(lane) = pick(&self.picker.borrow(), call.hash) {
             return Ok(Arc::clone(lane));
         }
         self.wait(call).await
     }
 
-    async fn wait(&self, call: &Call<'_>) -> Result<Arc<Lane>, Outcome> {
+    async fn wait(&self, call: &Call<'_>) -> Result<Arc<Lane>, Unreached> {
         let _place = self.place()?;
         let mut picker = self.picker.clone();
         let mut why = None;
@@ -324,7 +360,7 @@ impl Balanced {
                         Some(lane.connection().clone())
                     }
                     Pick::Fail(failure) if call.wait == Wait::FailFast => {
-                        return Err(Outcome::NoServer(Arc::clone(failure)));
+                        return Err(Unreached::NoServer(Arc::clone(failure)));
                     }
                     Pick::Fail(failure) => {
                         why = Some(Arc::clone(failure));
@@ -346,21 +382,19 @@ impl Balanced {
             };
             tokio::select! {
                 changed = picker.changed() => if changed.is_err() {
-                    return Err(Outcome::NoServer("the client's runtime has ended".into()));
+                    return Err(Unreached::NoServer("the client's runtime has ended".into()));
                 },
                 () = room => {}
-                () = late => return Err(Outcome::TimedOut(why)),
+                () = late => return Err(Unreached::TimedOut(why)),
             }
         }
     }
 
-    fn place(&self) -> Result<Place<'_>, Outcome> {
+    fn place(&self) -> Result<Place<'_>, Unreached> {
         let place = Place(&self.waiting);
         match self.waiting.fetch_add(1, Ordering::Relaxed) {
             waiting if waiting < MAX_WAITING_CALLS => Ok(place),
-            _ => Err(Outcome::TooMany(format!(
-                "{MAX_WAITING_CALLS} calls wait for a connection already"
-            ))),
+            _ => Err(Unreached::TooMany),
         }
     }
 }

@@ -13,7 +13,7 @@ use larder_transport::client::{Failed, Response};
 use tokio::time::Instant;
 
 use super::balancing::{Balancing, RingHash};
-use super::call::{Attempt, Balanced, Call, Done, Ended, Head, Observer, Outcome, Wait};
+use super::call::{Attempt, Balanced, Call, Done, Ended, Head, Observer, Outcome, Unreached, Wait};
 use super::ends::code_of;
 use super::open::{Heads, open};
 use super::pick::Ring;
@@ -148,7 +148,7 @@ fn answer_of(done: Done) -> Result<Response, String> {
         Outcome::Ended(Ok(response)) if code_of(&response) == Code::Ok => Ok(response),
         Outcome::Ended(Ok(response)) => Err(code_of(&response).to_string()),
         Outcome::Ended(Err(failed)) => Err(failed.to_string()),
-        other => Err(format!("{other:?}")),
+        Outcome::Unreached(unreached) => Err(unreached.to_string()),
     }
 }
 
@@ -319,7 +319,10 @@ async fn a_call_fails_or_waits_while_no_server_is_there() {
     };
     let done = caller.call(short).await;
     assert!(
-        matches!(done.outcome, Outcome::TimedOut(Some(_))),
+        matches!(
+            done.outcome,
+            Outcome::Unreached(Unreached::TimedOut(Some(_)))
+        ),
         "{done:?}"
     );
     let patient = How {
