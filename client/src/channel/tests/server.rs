@@ -213,7 +213,8 @@ async fn call(
         Reply::Reset(reason) => return respond.send_reset(reason),
         Reply::HangUp => {
             let _ = hang_up.send(()).await;
-            return;
+            // Until it is dropped with the connection: before, that would be a reset.
+            return std::future::pending().await;
         }
         Reply::Stream(messages) => {
             let mut stream = respond.send_response(ok_head(), false).unwrap();
