@@ -45,8 +45,9 @@ pub(crate) struct Balanced {
 /// One call.
 #[derive(Clone, Copy)]
 pub(crate) struct Call<'a> {
-    /// By target.
-    pub(crate) heads: &'a [RequestHead],
+    pub(crate) heads: &'a dyn Heads,
+    /// What this call has beside its head, as the metadata of another.
+    pub(crate) metadata: Option<&'a RequestHead>,
     pub(crate) tries: &'a Tries,
     pub(crate) safety: Safety,
     pub(crate) deadline: Option<Instant>,
@@ -55,6 +56,12 @@ pub(crate) struct Call<'a> {
     pub(crate) hash: Option<u64>,
     /// Told of each attempt.
     pub(crate) observer: &'a dyn Observer,
+}
+
+/// The heads of a method's calls.
+pub(crate) trait Heads: Sync {
+    /// The one for calls to this target, by its number.
+    fn head(&self, target: usize) -> &RequestHead;
 }
 
 /// What a call does while no server can be reached (gRPC's `wait-for-ready.md`).
@@ -159,8 +166,10 @@ impl<'a> Head<'a> {
         let _ = head.metadata(name, value);
     }
 
-    fn new(base: &'a RequestHead, previous: u32) -> Self {
-        let mut head = Self { base, own: None };
+    fn new(call: &Call<'a>, target: usize, previous: u32) -> Self {
+        let base = call.heads.head(target);
+        let own = call.metadata.map(|other| base.clone().with_metadata_of(other));
+        let mut head = Self { base, own };
         if previous > 0 {
             head.add(PREVIOUS_ATTEMPTS, previous.to_string().as_bytes());
         }
@@ -191,7 +200,7 @@ impl Balanced {
     pub(crate) async fn unary(
         &self,
         call: Call<'_>,
-        message: &(impl Fn(&mut Vec<u8>) + Sync),
+        message: &mut (impl FnMut(&mut Vec<u8>) + Send),
     ) -> Done {
         match call.tries {
             // Several at a time: only where not even one would do harm.
@@ -212,12 +221,11 @@ impl Balanced {
         let mut transparent = 0;
         loop {
             let lane = self.lane(&call).await?;
-            let head = &call.heads[lane.target()];
             let attempt = Attempt {
                 previous: 0,
                 address: lane.address(),
             };
-            let mut head = Head::new(head, 0);
+            let mut head = Head::new(&call, lane.target(), 0);
             call.observer.attempt_starts(attempt, &mut head);
             let deadline = call.deadline.map(Instant::into_std);
             match lane.connection().stream(head.get(), deadline) {
@@ -240,7 +248,7 @@ impl Balanced {
         &self,
         call: Call<'_>,
         policy: Option<&RetryPolicy>,
-        message: &(impl Fn(&mut Vec<u8>) + Sync),
+        message: &mut (impl FnMut(&mut Vec<u8>) + Send),
     ) -> Done {
         let mut attempts = Attempts::new(call.safety);
         let mut earlier = Vec::new();
@@ -283,7 +291,7 @@ impl Balanced {
         &self,
         call: Call<'_>,
         policy: &HedgingPolicy,
-        message: &(impl Fn(&mut Vec<u8>) + Sync),
+        message: &mut (impl FnMut(&mut Vec<u8>) + Send),
     ) -> Done {
         let began = Instant::now();
         let throttle = self.throttle.as_ref();
@@ -421,9 +429,9 @@ impl<'a> Running<'a> {
         call: &Call<'a>,
         lane: Arc<Lane>,
         previous: u32,
-        message: &impl Fn(&mut Vec<u8>),
+        message: &mut impl FnMut(&mut Vec<u8>),
     ) -> Self {
-        let mut head = Head::new(&call.heads[lane.target()], previous);
+        let mut head = Head::new(call, lane.target(), previous);
         let attempt = Attempt {
             previous,
             address: lane.address(),

@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use larder_api::errors::Code;
-use larder_transport::client::{Failed, Response};
+use larder_transport::client::{Failed, RequestHead, Response};
 use tokio::time::Instant;
 
 use super::balancing::{Balancing, RingHash};
+use super::call;
 use super::call::{Attempt, Balanced, Call, Done, Ended, Head, Observer, Outcome, Unreached, Wait};
 use super::ends::code_of;
 use super::open::{Heads, open};
@@ -67,6 +68,14 @@ impl Observer for Watcher {
     }
 }
 
+struct Made(Arc<[RequestHead]>);
+
+impl call::Heads for Made {
+    fn head(&self, target: usize) -> &RequestHead {
+        &self.0[target]
+    }
+}
+
 /// What may differ from one call to the next.
 #[derive(Clone, Copy)]
 struct How {
@@ -109,7 +118,8 @@ impl Caller {
         let heads = self.heads.of(how.path).unwrap();
         let method = self.config.service_config.methods.of(how.path);
         let call = Call {
-            heads: &heads,
+            heads: &Made(heads),
+            metadata: None,
             tries: &method.tries,
             safety: how.safety,
             deadline: Some(Instant::now() + how.within),
@@ -118,7 +128,7 @@ impl Caller {
             observer: &*self.attempts,
         };
         self.channel
-            .unary(call, &|out| out.extend_from_slice(b"hello"))
+            .unary(call, &mut |out: &mut Vec<u8>| out.extend_from_slice(b"hello"))
             .await
     }
 

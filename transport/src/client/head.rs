@@ -156,6 +156,13 @@ impl RequestHead {
         fields.map(|field| &*field.name)
     }
 
+    /// The same, with what another has as [`metadata`](Self::metadata).
+    #[must_use]
+    pub fn with_metadata_of(mut self, other: &Self) -> Self {
+        self.metadata.extend_from_slice(&other.metadata);
+        self
+    }
+
     /// `:path`.
     #[must_use]
     pub fn path(&self) -> &str {
