@@ -32,8 +32,7 @@ async fn main() -> Result<(), Error> {
         .first()
         .map_or("ipv4:127.0.0.1:5051,127.0.0.1:5052", String::as_str);
     let metrics = Metrics::new(target);
-    let balancing =
-        Balancing::least_request().with_outlier_ejection(OutlierEjection::default());
+    let balancing = Balancing::least_request().with_outlier_ejection(OutlierEjection::default());
     let mut config = ClientConfig::new(target)?
         .with_service_config(SERVICE_CONFIG)?
         .with_balancing(balancing)
@@ -45,7 +44,9 @@ async fn main() -> Result<(), Error> {
 
     // The first call waits for a server as long as its time allows.
     let client = Client::lazy(config)?;
-    let patient = client.with_timeout(Duration::from_secs(10)).wait_for_ready();
+    let patient = client
+        .with_timeout(Duration::from_secs(10))
+        .wait_for_ready();
     let version = patient.server_info().await?.version;
     println!("connected to larder {version}");
 

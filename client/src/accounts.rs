@@ -5,11 +5,12 @@ use std::time::Duration;
 use larder_api::accounts_v1 as wire;
 use larder_api::protobuf::FieldMask;
 
-use crate::channel::{Client, answer};
+use crate::client::Client;
 use crate::config::Token;
 use crate::convert;
 use crate::error::{Error, Repeat};
 use crate::keys::{Next, PageToken};
+use crate::method;
 use crate::options::RequestId;
 use crate::types::{
     Account, AccountChange, AccountSettings, CreatedToken, TokenInfo, TokenRights, VerifiedToken,
@@ -80,9 +81,10 @@ impl Accounts {
             validate_only: self.0.is_dry_run(),
             ..wire::CreateAccountRequest::default()
         };
-        let calls = &self.0.channel.accounts;
-        let call = calls.create_account_with_options(request, self.0.unary_options());
-        let reply = answer(call, repeat).await?;
+        let reply = self
+            .0
+            .call(method::CREATE_ACCOUNT, &request, repeat)
+            .await?;
         self.0.confirm(reply.validated_only)?;
         convert::account(reply.account.into_option().unwrap_or_default())
     }
@@ -97,9 +99,10 @@ impl Accounts {
             name: account_path(name),
             ..wire::GetAccountRequest::default()
         };
-        let calls = &self.0.channel.accounts;
-        let call = calls.get_account_with_options(request, self.0.unary_options());
-        let reply = answer(call, Repeat::Read).await?;
+        let reply = self
+            .0
+            .call(method::GET_ACCOUNT, &request, Repeat::Read)
+            .await?;
         convert::account(reply.account.into_option().unwrap_or_default())
     }
 
@@ -118,9 +121,10 @@ impl Accounts {
             page_token: from.map_or_else(String::new, |token| token.0.clone()),
             ..wire::ListAccountsRequest::default()
         };
-        let calls = &self.0.channel.accounts;
-        let call = calls.list_accounts_with_options(request, self.0.unary_options());
-        let reply = answer(call, Repeat::Read).await?;
+        let reply = self
+            .0
+            .call(method::LIST_ACCOUNTS, &request, Repeat::Read)
+            .await?;
         Ok(AccountPage {
             accounts: reply
                 .accounts
@@ -184,9 +188,10 @@ impl Accounts {
             validate_only: self.0.is_dry_run(),
             ..wire::UpdateAccountRequest::default()
         };
-        let calls = &self.0.channel.accounts;
-        let call = calls.update_account_with_options(request, self.0.unary_options());
-        let reply = answer(call, Repeat::Effect).await?;
+        let reply = self
+            .0
+            .call(method::UPDATE_ACCOUNT, &request, Repeat::Effect)
+            .await?;
         self.0.confirm(reply.validated_only)?;
         convert::account(reply.account.into_option().unwrap_or_default())
     }
@@ -202,9 +207,10 @@ impl Accounts {
             validate_only: self.0.is_dry_run(),
             ..wire::DeleteAccountRequest::default()
         };
-        let calls = &self.0.channel.accounts;
-        let call = calls.delete_account_with_options(request, self.0.unary_options());
-        let reply = answer(call, Repeat::Effect).await?;
+        let reply = self
+            .0
+            .call(method::DELETE_ACCOUNT, &request, Repeat::Effect)
+            .await?;
         self.0.confirm(reply.validated_only)
     }
 
@@ -229,9 +235,7 @@ impl Accounts {
             validate_only: self.0.is_dry_run(),
             ..wire::CreateTokenRequest::default()
         };
-        let calls = &self.0.channel.accounts;
-        let call = calls.create_token_with_options(request, self.0.unary_options());
-        let reply = answer(call, repeat).await?;
+        let reply = self.0.call(method::CREATE_TOKEN, &request, repeat).await?;
         self.0.confirm(reply.validated_only)?;
         let secret = match reply.secret.is_empty() {
             true => None,
@@ -261,9 +265,10 @@ impl Accounts {
             page_token: from.map_or_else(String::new, |token| token.0.clone()),
             ..wire::ListTokensRequest::default()
         };
-        let calls = &self.0.channel.accounts;
-        let call = calls.list_tokens_with_options(request, self.0.unary_options());
-        let reply = answer(call, Repeat::Read).await?;
+        let reply = self
+            .0
+            .call(method::LIST_TOKENS, &request, Repeat::Read)
+            .await?;
         Ok(TokenPage {
             tokens: reply
                 .tokens
@@ -295,9 +300,10 @@ impl Accounts {
             validate_only: self.0.is_dry_run(),
             ..wire::RevokeTokenRequest::default()
         };
-        let calls = &self.0.channel.accounts;
-        let call = calls.revoke_token_with_options(request, self.0.unary_options());
-        let reply = answer(call, Repeat::Effect).await?;
+        let reply = self
+            .0
+            .call(method::REVOKE_TOKEN, &request, Repeat::Effect)
+            .await?;
         self.0.confirm(reply.validated_only)
     }
 
@@ -313,9 +319,10 @@ impl Accounts {
             secret: secret.expose().into(),
             ..wire::VerifyTokenRequest::default()
         };
-        let calls = &self.0.channel.accounts;
-        let call = calls.verify_token_with_options(request, self.0.unary_options());
-        let reply = answer(call, Repeat::Read).await?;
+        let reply = self
+            .0
+            .call(method::VERIFY_TOKEN, &request, Repeat::Read)
+            .await?;
         let max_age = reply.max_age.into_option().map(Duration::try_from);
         Ok(VerifiedToken {
             account: convert::account(reply.account.into_option().unwrap_or_default())?,

@@ -4,9 +4,11 @@ use larder_api::cache_v1 as wire;
 use larder_api::cache_v1::{batch_delete_response, batch_get_response, batch_set_response};
 
 use crate::cache::{no_outcome, set_reply};
-use crate::channel::{Client, answer};
+use crate::client::Client;
 use crate::convert;
 use crate::error::{Error, Repeat};
+use crate::method;
+use crate::options::Condition;
 use crate::status;
 use crate::types::{BatchSetItem, DeletedPrefix, Entry, SetReply};
 
@@ -30,11 +32,7 @@ impl Client {
                 keys: open.iter().map(|&at| keys[at].as_ref().to_vec()).collect(),
                 ..wire::BatchGetRequest::default()
             };
-            let call = self
-                .channel
-                .cache
-                .batch_get_with_options(request, self.unary_options());
-            let reply = answer(call, Repeat::Read).await?;
+            let reply = self.call(method::BATCH_GET, &request, Repeat::Read).await?;
             check_count(reply.results.len(), open.len())?;
             let mut deferred = Vec::new();
             for (&at, result) in open.iter().zip(reply.results) {
@@ -67,6 +65,11 @@ impl Client {
         items: Vec<BatchSetItem>,
     ) -> Result<Vec<Result<SetReply, Error>>, Error> {
         let count = items.len();
+        let is_same = |item: &BatchSetItem| item.options.condition == Condition::Always;
+        let repeat = match items.iter().all(is_same) {
+            true => Repeat::Same,
+            false => Repeat::Effect,
+        };
         let requests = items.into_iter().map(|item| {
             convert::set_request(self.namespace(), &item.key, item.value, item.options)
         });
@@ -75,11 +78,7 @@ impl Client {
             validate_only: self.is_dry_run(),
             ..wire::BatchSetRequest::default()
         };
-        let call = self
-            .channel
-            .cache
-            .batch_set_with_options(request, self.unary_options());
-        let reply = answer(call, Repeat::Effect).await?;
+        let reply = self.call(method::BATCH_SET, &request, repeat).await?;
         self.confirm(reply.validated_only)?;
         check_count(reply.results.len(), count)?;
         let results = reply.results.into_iter().map(|result| match result.result {
@@ -108,11 +107,9 @@ impl Client {
             validate_only: self.is_dry_run(),
             ..wire::BatchDeleteRequest::default()
         };
-        let call = self
-            .channel
-            .cache
-            .batch_delete_with_options(request, self.unary_options());
-        let reply = answer(call, Repeat::Effect).await?;
+        let reply = self
+            .call(method::BATCH_DELETE, &request, Repeat::Same)
+            .await?;
         self.confirm(reply.validated_only)?;
         check_count(reply.results.len(), keys.len())?;
         let results = reply.results.into_iter().map(|result| match result.result {
@@ -157,11 +154,9 @@ impl Client {
     ) -> Result<DeletedPrefix, Error> {
         request.namespace = self.namespace();
         request.validate_only = self.is_dry_run();
-        let call = self
-            .channel
-            .cache
-            .delete_prefix_with_options(request, self.unary_options());
-        let reply = answer(call, Repeat::Effect).await?;
+        let reply = self
+            .call(method::DELETE_PREFIX, &request, Repeat::Same)
+            .await?;
         self.confirm(reply.validated_only)?;
         Ok(DeletedPrefix {
             count: convert::count(reply.deleted_count),

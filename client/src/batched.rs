@@ -9,7 +9,7 @@ use larder_api::errors::Code;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::channel::Client;
+use crate::client::Client;
 use crate::error::{Error, Repeat};
 use crate::types::Entry;
 
@@ -73,7 +73,9 @@ impl Batched {
         let answer = match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline, answer)
                 .await
-                .map_err(|_| Error::stalled("answer to a get in a batch", patience, Repeat::Read))?,
+                .map_err(|_| {
+                    Error::stalled("answer to a get in a batch", patience, Repeat::Read)
+                })?,
             None => answer.await,
         };
         // The task of the batch ends early only with its runtime.
@@ -128,7 +130,9 @@ impl Batched {
                         tokio::spawn(async move { tell(waiters, &client.get(key).await) });
                     }
                 }
-                Err(error) => waiters.into_iter().for_each(|all| tell(all, &Err(error.clone()))),
+                Err(error) => waiters
+                    .into_iter()
+                    .for_each(|all| tell(all, &Err(error.clone()))),
             },
         }
     }

@@ -6,9 +6,10 @@ use larder_api::cache_v1::{
     delete_response, get_and_touch_response, get_response, set_response, touch_response,
 };
 
-use crate::channel::{Client, answer};
+use crate::client::Client;
 use crate::convert;
 use crate::error::{Error, Repeat};
+use crate::method;
 use crate::options::{Condition, DeleteOptions, Expiry, IncrementOptions, RequestId, SetOptions};
 use crate::types::{
     DeleteOutcome, DeleteReply, Entry, IncrementReply, ServerInfo, SetOutcome, SetReply, Usage,
@@ -59,11 +60,13 @@ impl Client {
     ) -> Result<Option<Entry>, Error> {
         let mut request = convert::get_and_touch_request(self.namespace(), key.as_ref(), expiry);
         request.validate_only = self.is_dry_run();
-        let call = self
-            .channel
-            .cache
-            .get_and_touch_with_options(request, self.unary_options());
-        let reply = answer(call, Repeat::Effect).await?;
+        let reply = self
+            .call(
+                method::GET_AND_TOUCH,
+                &request,
+                Repeat::Same.on(&request.key),
+            )
+            .await?;
         self.confirm(reply.validated_only)?;
         match reply.outcome {
             Some(get_and_touch_response::Outcome::Hit(entry)) => convert::entry(*entry).map(Some),
@@ -88,11 +91,9 @@ impl Client {
         let mut request =
             convert::set_request(self.namespace(), key.as_ref(), value.into(), options);
         request.validate_only = self.is_dry_run();
-        let call = self
-            .channel
-            .cache
-            .set_with_options(request, self.unary_options());
-        let reply = answer(call, repeat).await?;
+        let reply = self
+            .call(method::SET, &request, repeat.on(&request.key))
+            .await?;
         self.confirm(reply.validated_only)?;
         set_reply(reply)
     }
@@ -116,11 +117,9 @@ impl Client {
             validate_only: self.is_dry_run(),
             ..wire::DeleteRequest::default()
         };
-        let call = self
-            .channel
-            .cache
-            .delete_with_options(request, self.unary_options());
-        let reply = answer(call, repeat).await?;
+        let reply = self
+            .call(method::DELETE, &request, repeat.on(&request.key))
+            .await?;
         self.confirm(reply.validated_only)?;
         let outcome = match reply.outcome {
             Some(delete_response::Outcome::Applied(_)) => DeleteOutcome::Deleted,
@@ -148,11 +147,9 @@ impl Client {
     ) -> Result<Option<Entry>, Error> {
         let mut request = convert::touch_request(self.namespace(), key.as_ref(), expiry);
         request.validate_only = self.is_dry_run();
-        let call = self
-            .channel
-            .cache
-            .touch_with_options(request, self.unary_options());
-        let reply = answer(call, Repeat::Effect).await?;
+        let reply = self
+            .call(method::TOUCH, &request, Repeat::Same.on(&request.key))
+            .await?;
         self.confirm(reply.validated_only)?;
         match reply.outcome {
             Some(touch_response::Outcome::Applied(entry)) => convert::entry(*entry).map(Some),
@@ -190,11 +187,9 @@ impl Client {
             validate_only: self.is_dry_run(),
             ..wire::IncrementRequest::default()
         };
-        let call = self
-            .channel
-            .cache
-            .increment_with_options(request, self.unary_options());
-        let reply = answer(call, repeat).await?;
+        let reply = self
+            .call(method::INCREMENT, &request, repeat.on(&request.key))
+            .await?;
         self.confirm(reply.validated_only)?;
         Ok(IncrementReply {
             value: reply.value,
@@ -210,11 +205,7 @@ impl Client {
     /// As [`get`](Self::get).
     pub async fn usage(&self) -> Result<Usage, Error> {
         let request = wire::GetUsageRequest::default();
-        let call = self
-            .channel
-            .cache
-            .get_usage_with_options(request, self.unary_options());
-        let reply = answer(call, Repeat::Read).await?;
+        let reply = self.call(method::GET_USAGE, &request, Repeat::Read).await?;
         let quota = reply.quota_usage.as_option().map(convert::quota_usage);
         Ok(Usage {
             quota: quota.unwrap_or_default(),
@@ -232,11 +223,9 @@ impl Client {
     /// As [`get`](Self::get).
     pub async fn server_info(&self) -> Result<ServerInfo, Error> {
         let request = wire::GetServerInfoRequest::default();
-        let call = self
-            .channel
-            .cache
-            .get_server_info_with_options(request, self.unary_options());
-        let reply = answer(call, Repeat::Read).await?;
+        let reply = self
+            .call(method::GET_SERVER_INFO, &request, Repeat::Read)
+            .await?;
         Ok(ServerInfo {
             version: reply.version,
             limits: reply.limits.into_iter().collect(),
@@ -245,11 +234,11 @@ impl Client {
     }
 
     async fn get_as(&self, request: wire::GetRequest) -> Result<Option<Entry>, Error> {
-        let call = self
-            .channel
-            .cache
-            .get_with_options(request, self.unary_options());
-        match answer(call, Repeat::Read).await?.outcome {
+        match self
+            .call(method::GET, &request, Repeat::Read.on(&request.key))
+            .await?
+            .outcome
+        {
             Some(get_response::Outcome::Hit(entry)) => convert::entry(*entry).map(Some),
             Some(get_response::Outcome::Miss(_)) => Ok(None),
             None => Err(no_outcome()),
@@ -284,10 +273,10 @@ pub(crate) fn id_text(id: Option<RequestId>) -> String {
 
 /// Only conditional writes are recorded under their request id; repeating an
 /// unconditional one could undo what somebody wrote in between.
-fn repeat(condition: Condition, id: Option<&RequestId>) -> Repeat {
-    if id.is_some() && condition != Condition::Always {
-        Repeat::Once
-    } else {
-        Repeat::Effect
+pub(crate) fn repeat(condition: Condition, id: Option<&RequestId>) -> Repeat {
+    match (condition, id) {
+        (Condition::Always, _) => Repeat::Same,
+        (_, Some(_)) => Repeat::Once,
+        (_, None) => Repeat::Effect,
     }
 }

@@ -8,9 +8,10 @@ use larder_api::channelz_v1 as wire;
 use larder_api::channelz_v1::{address, security};
 use larder_api::protobuf::Timestamp;
 
-use crate::channel::{Client, answer};
+use crate::client::Client;
 use crate::convert::count;
 use crate::error::{Error, Repeat};
+use crate::method;
 
 /// Asks about servers and their connections. To be made of a client of the admin listener.
 #[derive(Debug, Clone)]
@@ -89,9 +90,10 @@ impl Channelz {
     /// If the server cannot be reached, or does not serve channelz there.
     pub async fn servers(&self) -> Result<Vec<ServerStatus>, Error> {
         let request = wire::GetServersRequest::default();
-        let stub = &self.0.channel.channelz;
-        let call = stub.get_servers_with_options(request, self.0.unary_options());
-        let reply = answer(call, Repeat::Read).await?;
+        let reply = self
+            .0
+            .call(method::GET_SERVERS, &request, Repeat::Read)
+            .await?;
         Ok(reply.server.into_iter().map(server).collect())
     }
 
@@ -111,9 +113,10 @@ impl Channelz {
                 max_results: i64::try_from(left).unwrap_or(i64::MAX),
                 ..wire::GetServerSocketsRequest::default()
             };
-            let stub = &self.0.channel.channelz;
-            let call = stub.get_server_sockets_with_options(request, self.0.unary_options());
-            let page = answer(call, Repeat::Read).await?;
+            let page = self
+                .0
+                .call(method::GET_SERVER_SOCKETS, &request, Repeat::Read)
+                .await?;
             for socket in &page.socket_ref {
                 from = socket.socket_id.saturating_add(1);
                 if found.sockets.len() == most {
@@ -138,9 +141,11 @@ impl Channelz {
             socket_id,
             ..wire::GetSocketRequest::default()
         };
-        let stub = &self.0.channel.channelz;
-        let call = stub.get_socket_with_options(request, self.0.unary_options());
-        match answer(call, Repeat::Read).await {
+        match self
+            .0
+            .call(method::GET_SOCKET, &request, Repeat::Read)
+            .await
+        {
             Ok(reply) => Ok(reply.socket.into_option().map(status)),
             Err(error) if error.code() == crate::Code::NotFound => Ok(None),
             Err(error) => Err(error),

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
-use http::header::HeaderValue;
 
 use crate::channel::{Balancing, Resolver, ServiceConfig, SystemResolver};
 use crate::error::Error;
@@ -233,11 +232,6 @@ impl Token {
     /// Shows the secret. Take care where it goes.
     pub fn expose(&self) -> &str {
         &self.0
-    }
-
-    pub(crate) fn header(&self) -> Result<HeaderValue, Error> {
-        HeaderValue::try_from(format!("Bearer {}", self.0))
-            .map_err(|_| Error::configuration("the token cannot be sent in a header"))
     }
 }
 

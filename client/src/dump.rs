@@ -4,14 +4,13 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
-use connectrpc::client::ServerStream;
 use larder_api::cache_v1 as wire;
-use larder_api::cache_v1::DumpResponseView;
 
-use crate::channel::{Client, ReplyBody};
+use crate::call::Replies;
+use crate::client::Client;
 use crate::convert;
 use crate::error::{Error, Repeat};
-use crate::status;
+use crate::method;
 use crate::types::Entry;
 
 /// Tries to take up a broken stream before giving up; each part that arrives
@@ -24,7 +23,7 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 /// Longest wait between tries, also where the server asks for more.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
-type PartStream = ServerStream<ReplyBody, DumpResponseView<'static>>;
+type PartStream = Replies<wire::DumpResponse>;
 
 /// A dump under way. Holds one part, whatever the size of the cache.
 ///
@@ -34,7 +33,7 @@ type PartStream = ServerStream<ReplyBody, DumpResponseView<'static>>;
 pub struct DumpStream {
     client: Client,
     prefix: Vec<u8>,
-    stream: Option<Box<PartStream>>,
+    stream: Option<PartStream>,
     resume_token: String,
     resumes: u32,
     buffered: VecDeque<Entry>,
@@ -120,17 +119,13 @@ impl DumpStream {
                     .stream
                     .insert(open(&self.client, &self.prefix, &self.resume_token).await?),
             };
-            stream
-                .message()
-                .await
-                .map_err(|error| status::from_call(&error, Repeat::Read))
+            stream.message().await
         })
         .await
         .map_err(|_| Error::stalled("part of the dump", patience, Repeat::Read))??;
-        let Some(message) = received else {
+        let Some(part) = received else {
             return Ok(None);
         };
-        let part: wire::DumpResponse = message.to_owned_message();
         let entries = convert::entries(part.entries)?;
         // Only now: a part that could not be understood is not passed over.
         if !part.resume_token.is_empty() {
@@ -180,11 +175,7 @@ pub(crate) fn backoff(tries: u32, error: &Error) -> Option<Duration> {
     Some(doubled.max(asked).min(MAX_BACKOFF)).filter(|delay| !delay.is_zero())
 }
 
-async fn open(
-    client: &Client,
-    prefix: &[u8],
-    resume_token: &str,
-) -> Result<Box<PartStream>, Error> {
+async fn open(client: &Client, prefix: &[u8], resume_token: &str) -> Result<PartStream, Error> {
     let request = wire::DumpRequest {
         namespace: client.namespace(),
         prefix: prefix.to_vec(),
@@ -192,10 +183,6 @@ async fn open(
         ..wire::DumpRequest::default()
     };
     client
-        .channel
-        .cache
-        .dump_with_options(request, client.stream_options())
+        .open_replies(method::DUMP, &request, Repeat::Read)
         .await
-        .map(Box::new)
-        .map_err(|error| status::from_call(&error, Repeat::Read))
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::channel::Client;
+use crate::client::Client;
 use crate::error::{Error, Repeat};
 use crate::options::SetOptions;
 

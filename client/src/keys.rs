@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 
 use larder_api::cache_v1 as wire;
 
-use crate::channel::{Client, answer};
+use crate::client::Client;
 use crate::convert;
 use crate::error::{Error, Repeat};
+use crate::method;
 use crate::types::Entry;
 
 /// Where the next page begins; opaque.
@@ -99,11 +100,7 @@ impl Client {
             page_token: from.map_or_else(String::new, |token| token.0.clone()),
             ..wire::ListKeysRequest::default()
         };
-        let call = self
-            .channel
-            .cache
-            .list_keys_with_options(request, self.unary_options());
-        let reply = answer(call, Repeat::Read).await?;
+        let reply = self.call(method::LIST_KEYS, &request, Repeat::Read).await?;
         Ok(KeyPage {
             entries: convert::entries(reply.entries)?,
             next: PageToken::from_wire(reply.next_page_token),

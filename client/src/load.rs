@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use connectrpc::client::BidiStream;
 use larder_api::cache_v1 as wire;
-use larder_api::cache_v1::LoadResponseView;
 
-use crate::channel::{Client, ReplyBody};
+use crate::call::{Replies, Requests};
+use crate::client::Client;
 use crate::convert;
 use crate::dump::backoff;
 use crate::error::{Error, Repeat};
+use crate::method;
 use crate::status;
 use crate::types::Entry;
 
@@ -28,7 +28,7 @@ const PART_ENTRIES: usize = 1000;
 /// Streams opened without an acknowledgement in between before giving up.
 const MAX_RESUMES: u32 = 5;
 
-type PartStream = BidiStream<ReplyBody, wire::LoadRequest, LoadResponseView<'static>>;
+type PartStream = (Requests<wire::LoadRequest>, Replies<wire::LoadResponse>);
 
 /// A load under way. Holds at most five parts of 256 KiB, more only where a
 /// single entry is larger.
@@ -40,7 +40,7 @@ type PartStream = BidiStream<ReplyBody, wire::LoadRequest, LoadResponseView<'sta
 #[must_use = "entries are stored for certain only after `finish`"]
 pub struct Loader {
     client: Client,
-    stream: Option<Box<PartStream>>,
+    stream: Option<PartStream>,
     part: Vec<Entry>,
     part_bytes: usize,
     unacknowledged: VecDeque<Vec<Entry>>,
@@ -124,11 +124,11 @@ impl Loader {
     pub async fn finish(mut self) -> Result<LoadSummary, Error> {
         self.flush().await?;
         self.drain_to(0).await?;
-        if let Some(mut stream) = self.stream.take() {
-            stream.close_send();
+        if let Some((requests, mut replies)) = self.stream.take() {
+            requests.finish();
             // All is acknowledged. Waiting for the end only lets the server see
             // an orderly one; how it comes out changes nothing.
-            let _ = tokio::time::timeout(self.client.timeout, stream.message()).await;
+            let _ = tokio::time::timeout(self.client.timeout, replies.message()).await;
         }
         Ok(self.progress())
     }
@@ -183,14 +183,17 @@ impl Loader {
         };
         let patience = self.client.timeout;
         let sending = tokio::time::timeout(patience, async {
-            let stream = match &mut self.stream {
+            let (requests, replies) = match &mut self.stream {
                 Some(stream) => stream,
-                None => self.stream.insert(open(&self.client).await?),
+                None => {
+                    let opened = self.client.open(method::LOAD, Repeat::Effect).await?;
+                    self.stream.insert(opened)
+                }
             };
-            if stream.send(request).await.is_err() {
+            if requests.send(&request).await?.is_err() {
                 // The stream is over; its end says why.
-                return Err(match stream.message().await {
-                    Err(error) => status::from_call(&error, Repeat::Effect),
+                return Err(match replies.message().await {
+                    Err(error) => error,
                     Ok(_) => Error::protocol("the server ended a load early"),
                 });
             }
@@ -205,15 +208,13 @@ impl Loader {
 
     async fn receive(&mut self) -> Result<(), Error> {
         let patience = self.client.timeout;
-        let Some(stream) = &mut self.stream else {
+        let Some((_, replies)) = &mut self.stream else {
             return Err(Error::protocol("a load waits without a stream"));
         };
-        let message = tokio::time::timeout(patience, stream.message())
+        let reply = tokio::time::timeout(patience, replies.message())
             .await
-            .map_err(|_| Error::stalled("acknowledgement of the load", patience, Repeat::Effect))?
-            .map_err(|error| status::from_call(&error, Repeat::Effect))?
+            .map_err(|_| Error::stalled("acknowledgement of the load", patience, Repeat::Effect))??
             .ok_or_else(|| Error::protocol("the server ended a load early"))?;
-        let reply: wire::LoadResponse = message.to_owned_message();
         self.client.confirm(reply.validated_only)?;
         self.present = LoadSummary {
             stored: convert::count(reply.stored_count),
@@ -270,14 +271,4 @@ impl LoadSummary {
                 .or_else(|| other.first_refusal.clone()),
         }
     }
-}
-
-async fn open(client: &Client) -> Result<Box<PartStream>, Error> {
-    client
-        .channel
-        .cache
-        .load_with_options(client.stream_options())
-        .await
-        .map(Box::new)
-        .map_err(|error| status::from_call(&error, Repeat::Effect))
 }

@@ -59,7 +59,7 @@ struct PerStatus([OnceLock<Cells>; 17]);
 struct Cells {
     /// One more than there are bounds.
     counts: Box<[AtomicU64]>,
-    /// In millionths of the unit for what is measured in seconds, else in the unit.
+    /// As it was added.
     sum: AtomicU64,
 }
 
@@ -96,15 +96,42 @@ pub enum MetricValue {
     },
 }
 
-/// gRFC A66, "Latency Buckets", seconds.
-const LATENCY: &[f64] = &[
+/// Upper bounds of a figure's buckets, and how many of what is added are one of its unit.
+#[derive(Clone, Copy)]
+struct Scale {
+    bounds: &'static [f64],
+    per_unit: f64,
+}
+
+/// gRFC A66, "Latency Buckets"; microseconds are added.
+const LATENCY: Scale = Scale {
+    bounds: LATENCY_SECONDS,
+    per_unit: 1_000_000.0,
+};
+
+/// gRFC A66, "Size Buckets".
+const SIZE: Scale = Scale {
+    bounds: SIZE_BYTES,
+    per_unit: 1.0,
+};
+
+/// gRFC A96.
+const RETRIES: Scale = Scale {
+    bounds: &[1.0, 2.0, 3.0, 4.0, 5.0],
+    per_unit: 1.0,
+};
+const TRANSPARENT_RETRIES: Scale = Scale {
+    bounds: &[1.0, 2.0, 3.0, 4.0, 5.0, 10.0],
+    per_unit: 1.0,
+};
+
+const LATENCY_SECONDS: &[f64] = &[
     0.0, 0.00001, 0.00005, 0.0001, 0.0003, 0.0006, 0.0008, 0.001, 0.002, 0.003, 0.004, 0.005,
     0.006, 0.008, 0.01, 0.013, 0.016, 0.02, 0.025, 0.03, 0.04, 0.05, 0.065, 0.08, 0.1, 0.13, 0.16,
     0.2, 0.25, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0,
 ];
 
-/// gRFC A66, "Size Buckets", bytes.
-const SIZE: &[f64] = &[
+const SIZE_BYTES: &[f64] = &[
     0.0,
     1024.0,
     2048.0,
@@ -120,10 +147,6 @@ const SIZE: &[f64] = &[
     1_073_741_824.0,
     4_294_967_296.0,
 ];
-
-/// gRFC A96.
-const RETRIES: &[f64] = &[1.0, 2.0, 3.0, 4.0, 5.0];
-const TRANSPARENT_RETRIES: &[f64] = &[1.0, 2.0, 3.0, 4.0, 5.0, 10.0];
 
 /// Most methods that are counted; a client has some thirty.
 const MAX_METHODS: usize = 256;
@@ -160,18 +183,18 @@ impl Metrics {
             };
             let started = MetricValue::Counter(method.started.load(Ordering::Relaxed));
             all.push(metric(STARTED, None, started));
-            for (name, figures, bounds) in [
+            for (name, figures, scale) in [
                 (ATTEMPT_DURATION, &method.attempt_duration, LATENCY),
                 (SENT, &method.sent, SIZE),
                 (RECEIVED, &method.received, SIZE),
                 (CALL_DURATION, &method.call_duration, LATENCY),
             ] {
                 for (code, cells) in Code::ALL.into_iter().zip(&figures.0) {
-                    let value = cells.get().map(|cells| cells.value(bounds));
+                    let value = cells.get().map(|cells| cells.value(scale));
                     all.extend(value.map(|value| metric(name, Some(code), value)));
                 }
             }
-            for (name, cells, bounds) in [
+            for (name, cells, scale) in [
                 ("grpc.client.call.retries", &method.retries, RETRIES),
                 (
                     "grpc.client.call.transparent_retries",
@@ -181,7 +204,7 @@ impl Metrics {
                 ("grpc.client.call.hedges", &method.hedges, RETRIES),
                 ("grpc.client.call.retry_delay", &method.retry_delay, LATENCY),
             ] {
-                let value = cells.get().map(|cells| cells.value(bounds));
+                let value = cells.get().map(|cells| cells.value(scale));
                 all.extend(value.map(|value| metric(name, None, value)));
             }
         }
@@ -242,9 +265,7 @@ impl Interceptor for Metrics {
                 .attempt_duration
                 .add(code, LATENCY, micros(attempt.duration));
             method.sent.add(code, SIZE, attempt.request_bytes);
-            method
-                .received
-                .add(code, SIZE, attempt.response_bytes);
+            method.received.add(code, SIZE, attempt.response_bytes);
         }
     }
 
@@ -255,7 +276,7 @@ impl Interceptor for Metrics {
         method
             .call_duration
             .add(call.code, LATENCY, micros(call.duration));
-        for (cells, bounds, value) in [
+        for (cells, scale, value) in [
             (&method.retries, RETRIES, call.retries.into()),
             (
                 &method.transparent_retries,
@@ -267,7 +288,7 @@ impl Interceptor for Metrics {
         ] {
             // A96: where there were none, 0 is not reported.
             if value > 0 {
-                cells.get_or_init(|| Cells::new(bounds)).add(bounds, value);
+                cells.get_or_init(|| Cells::new(scale)).add(scale, value);
             }
         }
     }
@@ -282,40 +303,48 @@ impl fmt::Debug for Metrics {
 }
 
 impl PerStatus {
-    fn add(&self, code: Code, bounds: &'static [f64], raw: u64) {
+    fn add(&self, code: Code, scale: Scale, raw: u64) {
         if let Some(cells) = self.0.get(usize::from(code.number())) {
-            let cells = cells.get_or_init(|| Cells::new(bounds));
-            cells.add(bounds, raw);
+            let cells = cells.get_or_init(|| Cells::new(scale));
+            cells.add(scale, raw);
         }
     }
 }
 
 impl Cells {
-    fn new(bounds: &[f64]) -> Self {
+    fn new(scale: Scale) -> Self {
         Self {
-            counts: bounds
-                .iter()
+            counts: (0..=scale.bounds.len())
                 .map(|_| AtomicU64::new(0))
-                .chain([AtomicU64::new(0)])
                 .collect(),
             sum: AtomicU64::new(0),
         }
     }
 
-    fn add(&self, bounds: &[f64], raw: u64) {
-        let value = in_units(bounds, raw);
-        let at = bounds.partition_point(|bound| *bound < value);
+    fn add(&self, scale: Scale, raw: u64) {
+        let value = scale.in_units(raw);
+        let at = scale.bounds.partition_point(|bound| *bound < value);
         self.counts[at].fetch_add(1, Ordering::Relaxed);
         self.sum.fetch_add(raw, Ordering::Relaxed);
     }
 
-    fn value(&self, bounds: &'static [f64]) -> MetricValue {
+    fn value(&self, scale: Scale) -> MetricValue {
         let counts = self.counts.iter();
         MetricValue::Histogram {
-            bounds,
+            bounds: scale.bounds,
             counts: counts.map(|count| count.load(Ordering::Relaxed)).collect(),
-            sum: in_units(bounds, self.sum.load(Ordering::Relaxed)),
+            sum: scale.in_units(self.sum.load(Ordering::Relaxed)),
         }
+    }
+}
+
+impl Scale {
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "a figure of sixteen digits loses its last"
+    )]
+    fn in_units(self, raw: u64) -> f64 {
+        raw as f64 / self.per_unit
     }
 }
 
@@ -371,16 +400,6 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// What was added, in the unit of the figure: times are added in microseconds.
-#[allow(
-    clippy::cast_precision_loss,
-    reason = "a figure of sixteen digits loses its last"
-)]
-fn in_units(bounds: &[f64], raw: u64) -> f64 {
-    let is_time = std::ptr::eq(bounds, LATENCY);
-    raw as f64 / if is_time { 1_000_000.0 } else { 1.0 }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -394,9 +413,12 @@ mod tests {
         let MetricValue::Histogram { counts, sum, .. } = cells.value(LATENCY) else {
             panic!("a histogram");
         };
-        assert_eq!(counts.len(), LATENCY.len() + 1);
+        assert_eq!(counts.len(), LATENCY_SECONDS.len() + 1);
         assert_eq!(counts[..3], [1, 2, 1]);
-        let second = LATENCY.iter().position(|bound| *bound >= 1.0).unwrap();
+        let second = LATENCY_SECONDS
+            .iter()
+            .position(|bound| *bound >= 1.0)
+            .unwrap();
         assert_eq!(counts[second..=second + 1], [1, 1]);
         assert_eq!(counts.last(), Some(&1));
         assert_eq!(counts.iter().sum::<u64>(), 7);
@@ -407,10 +429,7 @@ mod tests {
     fn names_are_those_of_prometheus() {
         for (name, wanted) in [
             (STARTED, "grpc_client_attempt_started_total"),
-            (
-                ATTEMPT_DURATION,
-                "grpc_client_attempt_duration_seconds",
-            ),
+            (ATTEMPT_DURATION, "grpc_client_attempt_duration_seconds"),
             (
                 SENT,
                 "grpc_client_attempt_sent_total_compressed_message_size_bytes",

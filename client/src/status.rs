@@ -1,54 +1,48 @@
-//! The one place where statuses of the wire become [`Error`]s.
+//! The one place where statuses of the wire, and what there is in place of one, become
+//! [`Error`]s.
 
-use std::error::Error as StdError;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use buffa::Message;
-use connectrpc::ConnectError;
 use larder_api::errors::Code;
 use larder_api::google_rpc::{BadRequest, ErrorInfo, QuotaFailure, RetryInfo, Status};
 use larder_api::wire;
+use larder_transport::client::{Failed, Trailers};
+use larder_transport::error_codes::ErrorCode;
+use percent_encoding::percent_decode;
 
-use crate::connector::ConnectFailure;
-use crate::error::{Error, FieldViolation, Inner, Origin, Pushback, QuotaViolation, Repeat};
+use crate::call::Lost;
+use crate::channel::Unreached;
+use crate::error::{
+    Earlier, Error, FieldViolation, Inner, Origin, Pushback, QuotaViolation, Repeat,
+};
 
 /// When the server wants the next try, milliseconds; negative for never.
-const PUSHBACK: &str = "grpc-retry-pushback-ms";
+const PUSHBACK: &[u8] = b"grpc-retry-pushback-ms";
 
 /// Most violations kept of one error; a server sends as many as it likes.
 const MAX_VIOLATIONS: usize = 100;
 
-/// The error of a call that failed.
-pub(crate) fn from_call(error: &ConnectError, repeat: Repeat) -> Error {
-    if let Some(failure) = connect_failure(error) {
-        return Error::from_inner(Inner {
-            origin: Origin::Connect,
-            ..blank(Code::Unavailable, failure.to_string(), repeat)
-        })
-        .with_shared_source(error);
-    }
-    let message = error.message.clone().unwrap_or_default();
-    let mut inner = blank(Code::from_number(error.code.grpc_code()), message, repeat);
-    for detail in &error.details {
-        let encoded = detail.value.as_deref().unwrap_or_default();
-        if let Ok(value) = STANDARD_NO_PAD
-            .decode(encoded)
-            .or_else(|_| STANDARD.decode(encoded))
-        {
-            read_detail(&mut inner, &detail.type_url, &value);
+/// The error of a call that the server ended with another status than OK (gRPC over HTTP/2,
+/// "Responses").
+pub(crate) fn from_trailers(trailers: &Trailers, repeat: Repeat) -> Error {
+    let fields = &trailers.fields;
+    let message = fields.value(b"grpc-message").unwrap_or_default();
+    let message = percent_decode(message).decode_utf8_lossy();
+    let code = Code::from_number(trailers.code.0.into());
+    let mut inner = blank(code, message.into_owned(), repeat);
+    if let Some(status) = fields.value(b"grpc-status-details-bin").and_then(details) {
+        for detail in &status.details {
+            read_detail(&mut inner, &detail.type_url, &detail.value);
         }
     }
-    let pushback = error
-        .trailers()
-        .get(PUSHBACK)
-        .or_else(|| error.response_headers().get(PUSHBACK));
-    if let Some(value) = pushback {
+    if let Some(value) = fields.value(PUSHBACK) {
         // A value that is no number means "do not retry", by the gRPC
         // specification of retries (gRFC A6).
-        let delay_ms = value
-            .to_str()
+        let delay_ms = std::str::from_utf8(value)
             .ok()
             .and_then(|text| text.parse::<u64>().ok());
         match delay_ms {
@@ -56,7 +50,90 @@ pub(crate) fn from_call(error: &ConnectError, repeat: Repeat) -> Error {
             None => inner.pushback = Pushback::Never,
         }
     }
-    Error::from_inner(inner).with_shared_source(error)
+    Error::from_inner(inner)
+}
+
+fn details(encoded: &[u8]) -> Option<Status> {
+    let bytes = STANDARD_NO_PAD
+        .decode(encoded)
+        .or_else(|_| STANDARD.decode(encoded));
+    Status::decode_from_slice(&bytes.ok()?).ok()
+}
+
+/// The error of a call that ended without a status of the server.
+pub(crate) fn from_lost(lost: Lost, repeat: Repeat) -> Error {
+    let code = code_of(&lost);
+    match lost {
+        Lost::Unreached(unreached) => {
+            let mut error = Error::from_inner(Inner {
+                origin: Origin::Connect,
+                ..blank(code, unreached.to_string(), repeat)
+            });
+            error.set_source(Some(Arc::new(unreached)));
+            error
+        }
+        Lost::Call(failed) => {
+            let mut error = Error::from_inner(Inner {
+                origin: match failed {
+                    Failed::NotSent(_) | Failed::Refused | Failed::Deadline { sent: false } => {
+                        Origin::Unsent
+                    }
+                    _ => Origin::Call,
+                },
+                ..blank(code, failed.to_string(), repeat)
+            });
+            error.set_source(Some(Arc::new(failed)));
+            error
+        }
+    }
+}
+
+/// The code of a call that ended without a status of the server.
+pub(crate) fn code_of(lost: &Lost) -> Code {
+    match lost {
+        Lost::Unreached(Unreached::TimedOut(_)) => Code::DeadlineExceeded,
+        Lost::Unreached(_) => Code::Unavailable,
+        Lost::Call(failed) => code_of_failure(failed),
+    }
+}
+
+/// The code of an attempt that ended without a status of the server.
+pub(crate) fn code_of_failure(failed: &Failed) -> Code {
+    match failed {
+        Failed::NotSent(_) | Failed::Refused | Failed::Lost(_) => Code::Unavailable,
+        Failed::Deadline { .. } => Code::DeadlineExceeded,
+        Failed::TooLarge { .. } => Code::ResourceExhausted,
+        Failed::Reset(code) => of_reset(*code),
+        Failed::Http { status, .. } => of_http(*status),
+        _ => Code::Internal,
+    }
+}
+
+/// gRPC over HTTP/2, "Errors".
+const fn of_reset(code: ErrorCode) -> Code {
+    match code.0 {
+        // NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR, SETTINGS_TIMEOUT,
+        // FRAME_SIZE_ERROR, COMPRESSION_ERROR and CONNECT_ERROR.
+        0x0..=0x4 | 0x6 | 0x9 | 0xa => Code::Internal,
+        // REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM and INADEQUATE_SECURITY.
+        0x7 => Code::Unavailable,
+        0x8 => Code::Cancelled,
+        0xb => Code::ResourceExhausted,
+        0xc => Code::PermissionDenied,
+        _ => Code::Unknown,
+    }
+}
+
+/// gRPC's http-grpc-status-mapping.md.
+const fn of_http(status: u16) -> Code {
+    match status {
+        400 => Code::Internal,
+        401 => Code::Unauthenticated,
+        403 => Code::PermissionDenied,
+        404 => Code::Unimplemented,
+        429 | 502 | 503 | 504 => Code::Unavailable,
+        _ => Code::Unknown,
+    }
 }
 
 /// The error of one item of a batch, or of one part of a load.
@@ -81,6 +158,8 @@ fn blank(code: Code, message: String, repeat: Repeat) -> Inner {
         quota_violations: Vec::new(),
         origin: Origin::Call,
         repeat,
+        attempts: 0,
+        earlier: Earlier::NoEffect,
         source: None,
     }
 }
@@ -131,47 +210,93 @@ fn read_detail(inner: &mut Inner, type_url: &str, value: &[u8]) {
     }
 }
 
-fn connect_failure<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a ConnectFailure> {
-    let mut link = Some(error);
-    while let Some(error) = link {
-        if let Some(failure) = error.downcast_ref::<ConnectFailure>() {
-            return Some(failure);
-        }
-        link = error.source();
-    }
-    None
-}
-
-impl Error {
-    /// Keeps the cause of a failure on the way; an answer has none.
-    fn with_shared_source(mut self, error: &ConnectError) -> Self {
-        self.set_source(error.source_arc());
-        self
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use connectrpc::{ErrorCode, ErrorDetail};
     use larder_api::errors::{Reason, Retry};
     use larder_api::google_rpc::{bad_request, quota_failure};
     use larder_api::protobuf;
+    use larder_transport::client::{Closed, NotSent};
+    use larder_transport::hpack::{Decoder, Fields, write_literal};
 
     use super::*;
 
-    fn info(reason: &str, domain: &str) -> ErrorDetail {
-        let info = ErrorInfo {
-            reason: reason.into(),
-            domain: domain.into(),
-            ..ErrorInfo::default()
-        };
-        ErrorDetail::from_message("google.rpc.ErrorInfo", &info)
+    /// The end of a call, as a server writes it.
+    #[derive(Default)]
+    struct Wire {
+        code: u8,
+        message: String,
+        details: Vec<protobuf::Any>,
+        pushback: Option<&'static str>,
     }
 
-    fn answer(reason: Reason) -> ConnectError {
-        let number = u32::from(reason.spec().code.number());
-        ConnectError::new(ErrorCode::from_grpc_code(number).unwrap(), "message")
-            .with_detail(info(reason.name(), "larder"))
+    impl Wire {
+        fn new(code: Code, message: &str) -> Self {
+            Self {
+                code: code.number(),
+                message: message.into(),
+                ..Self::default()
+            }
+        }
+
+        fn detail(mut self, type_url: &str, message: &impl Message) -> Self {
+            self.details.push(protobuf::Any {
+                type_url: type_url.into(),
+                value: message.encode_to_vec().into(),
+                ..Default::default()
+            });
+            self
+        }
+
+        fn info(self, reason: &str, domain: &str) -> Self {
+            let info = ErrorInfo {
+                reason: reason.into(),
+                domain: domain.into(),
+                ..ErrorInfo::default()
+            };
+            self.detail("google.rpc.ErrorInfo", &info)
+        }
+
+        fn fields(&self) -> Vec<(&'static str, String)> {
+            let status = Status {
+                code: self.code.into(),
+                details: self.details.clone(),
+                ..Status::default()
+            };
+            let mut fields = vec![
+                ("grpc-status", self.code.to_string()),
+                ("grpc-message", self.message.clone()),
+                (
+                    "grpc-status-details-bin",
+                    STANDARD_NO_PAD.encode(status.encode_to_vec()),
+                ),
+            ];
+            fields.extend(
+                self.pushback
+                    .map(|it| ("grpc-retry-pushback-ms", it.into())),
+            );
+            fields
+        }
+
+        fn error(&self, repeat: Repeat) -> Error {
+            from_fields(self.code, &self.fields(), repeat)
+        }
+    }
+
+    fn from_fields(code: u8, list: &[(&str, String)], repeat: Repeat) -> Error {
+        let mut block = Vec::new();
+        for (name, value) in list {
+            write_literal(&mut block, name.as_bytes(), value.as_bytes());
+        }
+        let mut fields = Fields::default();
+        Decoder::new(0)
+            .decode(&block, &mut fields, 1 << 20)
+            .unwrap();
+        let code = larder_transport::client::Code(code);
+        from_trailers(&Trailers { code, fields }, repeat)
+    }
+
+    fn answer(reason: Reason) -> Wire {
+        Wire::new(reason.spec().code, "message").info(reason.name(), "larder")
     }
 
     #[test]
@@ -183,7 +308,7 @@ mod tests {
                 (Repeat::Once, true),
                 (Repeat::Effect, false),
             ] {
-                let error = from_call(&answer(reason), repeat);
+                let error = answer(reason).error(repeat);
                 assert_eq!(error.reason(), Some(reason));
                 assert_eq!(error.reason_name(), Some(reason.name()));
                 assert_eq!(error.code(), reason.spec().code);
@@ -194,20 +319,20 @@ mod tests {
                 };
                 assert_eq!(error.is_retryable(), retryable, "{reason:?} {repeat:?}");
             }
-            let applied = from_call(&answer(reason), Repeat::Effect).may_have_applied();
+            let applied = answer(reason).error(Repeat::Effect).may_have_applied();
             let doubtful =
                 retry == Retry::IfSafe || matches!(reason, Reason::Internal | Reason::Cancelled);
             assert_eq!(applied, doubtful, "{reason:?}");
-            assert!(!from_call(&answer(reason), Repeat::Read).may_have_applied());
+            assert!(!answer(reason).error(Repeat::Read).may_have_applied());
         }
     }
 
     #[test]
     fn codes_without_a_reason() {
-        use ErrorCode as E;
+        use Code as E;
         // code, retryable for a read, may have applied for a write
         let table = [
-            (E::Canceled, false, true),
+            (E::Cancelled, false, true),
             (E::Unknown, false, true),
             (E::InvalidArgument, false, false),
             (E::DeadlineExceeded, false, true),
@@ -225,15 +350,15 @@ mod tests {
             (E::Unauthenticated, false, false),
         ];
         for (code, retryable, applied) in table {
-            let wire = ConnectError::new(code, "x");
+            let wire = Wire::new(code, "x");
             assert_eq!(
-                from_call(&wire, Repeat::Read).is_retryable(),
+                wire.error(Repeat::Read).is_retryable(),
                 retryable,
                 "{code:?}"
             );
-            assert!(!from_call(&wire, Repeat::Effect).is_retryable(), "{code:?}");
+            assert!(!wire.error(Repeat::Effect).is_retryable(), "{code:?}");
             assert_eq!(
-                from_call(&wire, Repeat::Effect).may_have_applied(),
+                wire.error(Repeat::Effect).may_have_applied(),
                 applied,
                 "{code:?}"
             );
@@ -262,15 +387,12 @@ mod tests {
             retry_delay: protobuf::Duration::from(Duration::from_millis(70)).into(),
             ..Default::default()
         };
-        let mut wire = ConnectError::resource_exhausted("slow down")
-            .with_detail(info("RATE_LIMITED", "larder"))
-            .with_detail(ErrorDetail::from_message(
-                "type.googleapis.com/google.rpc.BadRequest",
-                &bad,
-            ))
-            .with_detail(ErrorDetail::from_message("google.rpc.QuotaFailure", &quota))
-            .with_detail(ErrorDetail::from_message("google.rpc.RetryInfo", &retry));
-        let error = from_call(&wire, Repeat::Effect);
+        let mut wire = Wire::new(Code::ResourceExhausted, "slow%20down")
+            .info("RATE_LIMITED", "larder")
+            .detail("type.googleapis.com/google.rpc.BadRequest", &bad)
+            .detail("google.rpc.QuotaFailure", &quota)
+            .detail("google.rpc.RetryInfo", &retry);
+        let error = wire.error(Repeat::Effect);
         assert_eq!(error.field_violations()[0].field, "key");
         assert_eq!(error.quota_violations()[0].subject, "accounts/team");
         assert_eq!(error.retry_after(), Some(Duration::from_millis(70)));
@@ -283,8 +405,8 @@ mod tests {
         // (pushback, retryable, delay)
         for (value, retryable, delay_ms) in [("90", true, 90), ("-1", false, 70), ("x", false, 70)]
         {
-            wire.trailers_mut().insert(PUSHBACK, value.parse().unwrap());
-            let error = from_call(&wire, Repeat::Effect);
+            wire.pushback = Some(value);
+            let error = wire.error(Repeat::Effect);
             assert_eq!(error.is_retryable(), retryable, "{value}");
             assert_eq!(error.retry_after(), Some(Duration::from_millis(delay_ms)));
         }
@@ -292,27 +414,125 @@ mod tests {
 
     #[test]
     fn strange_details_do_no_harm() {
-        let wire = ConnectError::internal("x")
-            .with_detail(info("MAYBE_APPLIED", "elsewhere.example"))
-            .with_detail(ErrorDetail {
-                type_url: "google.rpc.RetryInfo".into(),
-                value: Some("//////".into()),
-                debug: None,
-            })
-            .with_detail(ErrorDetail {
-                type_url: "google.rpc.ErrorInfo".into(),
-                value: Some("no base64!".into()),
-                debug: None,
-            });
-        let error = from_call(&wire, Repeat::Read);
+        let mut wire = Wire::new(Code::Internal, "x").info("MAYBE_APPLIED", "elsewhere.example");
+        wire.details.push(protobuf::Any {
+            type_url: "google.rpc.RetryInfo".into(),
+            value: vec![0xff; 5].into(),
+            ..Default::default()
+        });
+        let error = wire.error(Repeat::Read);
         assert_eq!(error.reason_name(), None);
         assert_eq!(error.retry_after(), None);
 
-        let unknown = ConnectError::unavailable("x").with_detail(info("FROM_THE_FUTURE", "larder"));
-        let error = from_call(&unknown, Repeat::Read);
+        let mut fields = wire.fields();
+        for nonsense in ["no base64!", "////", ""] {
+            fields[2].1 = nonsense.into();
+            assert_eq!(from_fields(13, &fields, Repeat::Read).reason_name(), None);
+        }
+        fields.remove(2);
+        fields[1].1 = "100%25 %F0%9F%98%80 %zz %ff".into();
+        let error = from_fields(13, &fields, Repeat::Read);
+        assert_eq!(error.message(), "100% \u{1f600} %zz \u{fffd}");
+
+        let unknown = Wire::new(Code::Unavailable, "x").info("FROM_THE_FUTURE", "larder");
+        let error = unknown.error(Repeat::Read);
         assert_eq!(error.reason(), None);
         assert_eq!(error.reason_name(), Some("FROM_THE_FUTURE"));
         assert!(error.is_retryable());
+    }
+
+    #[test]
+    fn what_there_is_in_place_of_a_status() {
+        let http = |status| Failed::Http {
+            status,
+            content_type: "text/html".into(),
+        };
+        let lost = || Closed::Silent("settings");
+        // failure, code, retryable with an effect, and for a read, may have applied
+        let table = [
+            (
+                Failed::NotSent(NotSent::Closing),
+                Code::Unavailable,
+                true,
+                true,
+                false,
+            ),
+            (
+                Failed::NotSent(NotSent::Closed(lost())),
+                Code::Unavailable,
+                true,
+                true,
+                false,
+            ),
+            (Failed::Refused, Code::Unavailable, true, true, false),
+            (
+                Failed::Deadline { sent: false },
+                Code::DeadlineExceeded,
+                true,
+                true,
+                false,
+            ),
+            (
+                Failed::Deadline { sent: true },
+                Code::DeadlineExceeded,
+                false,
+                false,
+                true,
+            ),
+            (Failed::Lost(lost()), Code::Unavailable, false, true, true),
+            (
+                Failed::Reset(ErrorCode::CANCEL),
+                Code::Cancelled,
+                false,
+                false,
+                true,
+            ),
+            (
+                Failed::Reset(ErrorCode::INTERNAL_ERROR),
+                Code::Internal,
+                false,
+                false,
+                true,
+            ),
+            (
+                Failed::Reset(ErrorCode::ENHANCE_YOUR_CALM),
+                Code::ResourceExhausted,
+                false,
+                false,
+                true,
+            ),
+            (
+                Failed::Reset(ErrorCode(99)),
+                Code::Unknown,
+                false,
+                false,
+                true,
+            ),
+            (
+                Failed::TooLarge { bytes: 2, max: 1 },
+                Code::ResourceExhausted,
+                false,
+                false,
+                true,
+            ),
+            (Failed::Protocol("x"), Code::Internal, false, false, true),
+            (http(400), Code::Internal, false, false, true),
+            (http(401), Code::Unauthenticated, false, false, false),
+            (http(404), Code::Unimplemented, false, false, false),
+            (http(502), Code::Unavailable, false, true, true),
+            (http(500), Code::Unknown, false, false, true),
+        ];
+        for (failed, code, effect, read, applied) in table {
+            let error = |repeat| from_lost(Lost::Call(failed.clone()), repeat);
+            assert_eq!(error(Repeat::Effect).code(), code, "{failed}");
+            assert_eq!(error(Repeat::Effect).is_retryable(), effect, "{failed}");
+            assert_eq!(error(Repeat::Read).is_retryable(), read, "{failed}");
+            assert_eq!(
+                error(Repeat::Effect).may_have_applied(),
+                applied,
+                "{failed}"
+            );
+        }
     }
 
     #[test]

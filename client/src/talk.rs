@@ -3,14 +3,13 @@
 use std::fmt;
 
 use bytes::Bytes;
-use connectrpc::client::ServerStream;
 use larder_api::talk as wire;
-use larder_api::talk::DumpItemView;
 use larder_api::wire::SKIPPED;
 
-use crate::channel::{Client, ReplyBody, answer};
+use crate::call::Replies;
+use crate::client::Client;
 use crate::error::{Error, Repeat};
-use crate::status;
+use crate::method;
 
 /// Calls of `rpc.Cache`. They know the namespace `default` only, and reply
 /// to a dry run with metadata alone, which this client does not check: use
@@ -21,7 +20,7 @@ pub struct Talk(Client);
 /// A dump of `rpc.Cache` under way. It cannot be taken up after a break.
 pub struct TalkDump {
     client: Client,
-    stream: Option<Box<ServerStream<ReplyBody, DumpItemView<'static>>>>,
+    stream: Option<Replies<wire::DumpItem>>,
     skipped: Option<u64>,
 }
 
@@ -42,12 +41,8 @@ impl Talk {
             val: Vec::from(value.into()),
             ..wire::StoreReq::default()
         };
-        let call = self
-            .0
-            .channel
-            .talk
-            .store_with_options(request, self.0.unary_options());
-        answer(call, Repeat::Effect).await.map(drop)
+        let stored = self.0.call(method::TALK_STORE, &request, Repeat::Effect);
+        stored.await.map(drop)
     }
 
     /// Reads the value of a key.
@@ -61,12 +56,8 @@ impl Talk {
             key: key.into(),
             ..wire::GetReq::default()
         };
-        let call = self
-            .0
-            .channel
-            .talk
-            .get_with_options(request, self.0.unary_options());
-        Ok(Bytes::from(answer(call, Repeat::Read).await?.val))
+        let reply = self.0.call(method::TALK_GET, &request, Repeat::Read);
+        Ok(Bytes::from(reply.await?.val))
     }
 
     /// Streams every entry that the caller may see.
@@ -76,19 +67,21 @@ impl Talk {
     /// As [`Client::get`].
     pub async fn dump(&self) -> Result<TalkDump, Error> {
         let request = wire::DumpReq::default();
-        let opening = self
-            .0
-            .channel
-            .talk
-            .dump_with_options(request, self.0.stream_options());
+        let opening = async {
+            let mut replies = self
+                .0
+                .open_replies(method::TALK_DUMP, &request, Repeat::Read)
+                .await?;
+            replies.begun().await?;
+            Ok(replies)
+        };
         let patience = self.0.timeout;
         let stream = tokio::time::timeout(patience, opening)
             .await
-            .map_err(|_| Error::stalled("answer to the dump", patience, Repeat::Read))?
-            .map_err(|error| status::from_call(&error, Repeat::Read))?;
+            .map_err(|_| Error::stalled("answer to the dump", patience, Repeat::Read))??;
         Ok(TalkDump {
             client: self.0.clone(),
-            stream: Some(Box::new(stream)),
+            stream: Some(stream),
             skipped: None,
         })
     }
@@ -108,17 +101,11 @@ impl TalkDump {
         let received = tokio::time::timeout(patience, stream.message())
             .await
             .map_err(|_| Error::stalled("entry of the dump", patience, Repeat::Read))
-            .and_then(|message| message.map_err(|error| status::from_call(&error, Repeat::Read)));
+            .flatten();
         match received {
-            Ok(Some(message)) => {
-                let item: wire::DumpItem = message.to_owned_message();
-                Ok(Some((item.key, Bytes::from(item.val))))
-            }
+            Ok(Some(item)) => Ok(Some((item.key, Bytes::from(item.val)))),
             end => {
-                self.skipped = stream
-                    .trailers()
-                    .and_then(|trailers| trailers.get(SKIPPED))
-                    .and_then(|value| value.to_str().ok()?.parse().ok());
+                self.skipped = stream.trailer(SKIPPED).and_then(|it| it.parse().ok());
                 self.stream = None;
                 end.map(|_| None)
             }

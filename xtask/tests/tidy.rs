@@ -27,7 +27,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "larder-client",
         ],
     ),
-    ("larder-client", &["larder-api"]),
+    ("larder-client", &["larder-api", "larder-transport"]),
     (
         "larder-cli",
         &[

@@ -120,11 +120,6 @@ impl Balancer {
         self.settings.watches_health && !self.is_pick_first()
     }
 
-    /// Whether the outcome of calls has to be counted.
-    pub(crate) const fn counts_calls(&self) -> bool {
-        self.ejector.is_some()
-    }
-
     pub(crate) fn handle(&mut self, event: Event, now: Duration) {
         match event {
             Event::Asked(id) => self.asked(id, now),
@@ -211,8 +206,9 @@ impl Balancer {
         }
     }
 
-    /// Subchannels and their states, for who looks at the channel.
-    pub(crate) fn subchannels(&self) -> impl Iterator<Item = (Id, &Address, State)> {
+    /// Subchannels and their states.
+    #[cfg(test)]
+    fn subchannels(&self) -> impl Iterator<Item = (Id, &Address, State)> {
         self.subs
             .iter()
             .map(|sub| (sub.id, &sub.address, sub.state()))

@@ -19,10 +19,11 @@ use super::driver::{Ask, Asks, Published};
 use super::ends::{end_of, speaks_well};
 use super::hedge::{Hedges, HedgingPolicy, Verdict};
 use super::lane::{Lane, UnderWay};
-use super::pick::{Lane as _, Pick, Picker};
+use super::pick::{Lane as _, Pick, Picker, Ring};
 use super::retry::{AttemptEnd, Attempts, Next, RetryPolicy, Safety};
 use super::service_config::Tries;
 use super::throttle::Throttle;
+use crate::interceptor::{AttemptWatch, Told};
 
 /// Calls that wait for a connection at a time; one more fails.
 const MAX_WAITING_CALLS: usize = 10_000;
@@ -40,6 +41,7 @@ pub(crate) struct Balanced {
     asks: Arc<Asks>,
     throttle: Option<Throttle>,
     waiting: AtomicUsize,
+    hashes_keys: bool,
 }
 
 /// One call.
@@ -50,12 +52,14 @@ pub(crate) struct Call<'a> {
     pub(crate) metadata: Option<&'a RequestHead>,
     pub(crate) tries: &'a Tries,
     pub(crate) safety: Safety,
+    /// Only then may it be hedged.
+    pub(crate) reads: bool,
     pub(crate) deadline: Option<Instant>,
     pub(crate) wait: Wait,
     /// Of the key, if there is one.
     pub(crate) hash: Option<u64>,
-    /// Told of each attempt.
-    pub(crate) observer: &'a dyn Observer,
+    /// Who is told of each attempt, if anybody is.
+    pub(crate) told: Option<&'a Told>,
 }
 
 /// The heads of a method's calls.
@@ -73,31 +77,18 @@ pub(crate) enum Wait {
     ForReady,
 }
 
-/// Is told of attempts. Each that starts ends.
-pub(crate) trait Observer: Sync {
-    /// One starts. What it adds to the head goes with it.
-    fn attempt_starts(&self, attempt: Attempt<'_>, head: &mut Head<'_>);
-
-    /// One ended; `None`: it was given up.
-    fn attempt_ends(&self, attempt: Attempt<'_>, took: Duration, end: Option<Ended<'_>>);
-}
-
-/// How an attempt ended: the server's answer, or what there is in its place.
-pub(crate) type Ended<'a> = &'a Result<Response, Failed>;
-
-/// One attempt of a call.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Attempt<'a> {
-    /// Attempts before it that a server may have seen.
-    pub(crate) previous: u32,
-    /// Where it goes.
-    pub(crate) address: &'a str,
-}
-
 /// The head of an attempt: that of its method, copied only if something is added.
-pub(crate) struct Head<'a> {
+struct Head<'a> {
     base: &'a RequestHead,
     own: Option<RequestHead>,
+}
+
+/// A stream that was opened.
+pub(crate) struct Opened {
+    pub(crate) sending: Sending,
+    pub(crate) receiving: Receiving,
+    /// Told of its end, if anybody is.
+    pub(crate) attempt: Option<AttemptWatch>,
 }
 
 /// How a call ended.
@@ -154,26 +145,38 @@ pub(crate) struct Done {
     pub(crate) earlier: Vec<Result<Response, Failed>>,
     /// Attempts that counted for nothing.
     pub(crate) transparent: u32,
+    /// Attempts beside the first of a call that is hedged.
+    pub(crate) hedges: u32,
+    /// How long no attempt was under way after the first.
+    pub(crate) delay: Duration,
 }
 
 /// Holds a place among the calls that wait.
 struct Place<'a>(&'a AtomicUsize);
 
 impl<'a> Head<'a> {
-    /// Adds a field. One that a head cannot have is left out: whoever gives it has checked it.
-    pub(crate) fn add(&mut self, name: &str, value: &[u8]) {
-        let head = self.own.get_or_insert_with(|| self.base.clone());
-        let _ = head.metadata(name, value);
-    }
-
     fn new(call: &Call<'a>, target: usize, previous: u32) -> Self {
         let base = call.heads.head(target);
-        let own = call.metadata.map(|other| base.clone().with_metadata_of(other));
+        let own = call
+            .metadata
+            .map(|other| base.clone().with_metadata_of(other));
         let mut head = Self { base, own };
         if previous > 0 {
-            head.add(PREVIOUS_ATTEMPTS, previous.to_string().as_bytes());
+            let value = previous.to_string();
+            let set = head.own().set_metadata(PREVIOUS_ATTEMPTS, value.as_bytes());
+            set.expect("a number is a field's value");
         }
         head
+    }
+
+    fn own(&mut self) -> &mut RequestHead {
+        self.own.get_or_insert_with(|| self.base.clone())
+    }
+
+    /// Tells that an attempt starts.
+    fn told(&mut self, call: &Call<'_>, lane: &Lane, previous: u32) -> Option<AttemptWatch> {
+        let told = call.told?;
+        Some(told.start(Arc::clone(lane.address()), previous, self.own()))
     }
 
     fn get(&self) -> &RequestHead {
@@ -186,13 +189,20 @@ impl Balanced {
         picker: watch::Receiver<Published>,
         asks: Arc<Asks>,
         throttle: Option<Throttle>,
+        hashes_keys: bool,
     ) -> Self {
         Self {
             picker,
             asks,
             throttle,
             waiting: AtomicUsize::new(0),
+            hashes_keys,
         }
+    }
+
+    /// What a call with this key is picked by, if that matters.
+    pub(crate) fn hash(&self, key: Option<&[u8]>) -> Option<u64> {
+        key.filter(|_| self.hashes_keys).map(Ring::hash)
     }
 
     /// Makes a unary call. `message` appends the request to the bytes that it is given; it runs
@@ -203,10 +213,7 @@ impl Balanced {
         message: &mut (impl FnMut(&mut Vec<u8>) + Send),
     ) -> Done {
         match call.tries {
-            // Several at a time: only where not even one would do harm.
-            Tries::Hedge(policy) if call.safety == Safety::Repeatable => {
-                self.hedged(call, policy, message).await
-            }
+            Tries::Hedge(policy) if call.reads => self.hedged(call, policy, message).await,
             Tries::Retry(policy) => self.retried(call, Some(policy), message).await,
             Tries::Once | Tries::Hedge(_) => self.retried(call, None, message).await,
         }
@@ -214,27 +221,32 @@ impl Balanced {
 
     /// Opens a stream in either direction, or in both. It is tried again only where it did not
     /// leave.
-    pub(crate) async fn stream(
-        &self,
-        call: Call<'_>,
-    ) -> Result<(Sending, Receiving, Arc<Lane>), Outcome> {
+    pub(crate) async fn stream(&self, call: Call<'_>) -> Result<Opened, Outcome> {
         let mut transparent = 0;
         loop {
             let lane = self.lane(&call).await?;
-            let attempt = Attempt {
-                previous: 0,
-                address: lane.address(),
-            };
             let mut head = Head::new(&call, lane.target(), 0);
-            call.observer.attempt_starts(attempt, &mut head);
+            let mut attempt = head.told(&call, &lane, 0);
             let deadline = call.deadline.map(Instant::into_std);
-            match lane.connection().stream(head.get(), deadline) {
-                Ok((sending, receiving)) => return Ok((sending, receiving, lane)),
-                Err(Failed::NotSent(NotSent::Closed(_) | NotSent::Closing)) => {
+            let failed = match lane.connection().stream(head.get(), deadline) {
+                Ok((sending, receiving)) => {
+                    return Ok(Opened {
+                        sending,
+                        receiving,
+                        attempt,
+                    });
+                }
+                Err(failed) => failed,
+            };
+            if let Some(attempt) = &mut attempt {
+                attempt.failed(&failed);
+            }
+            match failed {
+                Failed::NotSent(NotSent::Closed(_) | NotSent::Closing) => {
                     transparent += 1;
                     pause(transparent).await;
                 }
-                Err(failed) => return Err(Outcome::Ended(Err(failed))),
+                failed => return Err(Outcome::Ended(Err(failed))),
             }
         }
     }
@@ -251,23 +263,27 @@ impl Balanced {
         message: &mut (impl FnMut(&mut Vec<u8>) + Send),
     ) -> Done {
         let mut attempts = Attempts::new(call.safety);
-        let mut earlier = Vec::new();
+        let mut done = Done::default();
+        let mut idle_since: Option<Instant> = None;
         loop {
-            let lane = match self.lane(&call).await {
+            let lane = self.lane(&call).await;
+            done.transparent = attempts.transparent();
+            if let Some(since) = idle_since {
+                done.delay += since.elapsed();
+            }
+            let lane = match lane {
                 Ok(lane) => lane,
-                Err(unreached) => {
-                    return done(unreached.into(), earlier, attempts.transparent());
-                }
+                Err(unreached) => return done.with(unreached.into()),
             };
-            let running = Running::start(&call, lane, attempts.previous(), message);
-            let result = running.await;
+            let result = Running::start(&call, lane, attempts.previous(), message).await;
             let end = end_of(&result);
             if end == AttemptEnd::Ok {
                 if let Some(throttle) = &self.throttle {
                     throttle.succeeded();
                 }
-                return done(Outcome::Ended(result), earlier, attempts.transparent());
+                return done.with(Outcome::Ended(result));
             }
+            idle_since = Some(Instant::now());
             // As many wait for a stream as may: asking again would only add to them.
             let is_full = matches!(result, Err(Failed::NotSent(NotSent::Full { .. })));
             let draw = rand::rng().random();
@@ -275,14 +291,14 @@ impl Balanced {
             let ends = |at: Instant| call.deadline.is_some_and(|deadline| deadline <= at);
             match next {
                 Next::Again(delay) if !ends(Instant::now() + delay) => {
-                    earlier.push(result);
+                    done.earlier.push(result);
                     tokio::time::sleep(delay).await;
                 }
                 Next::Transparent if !is_full && !ends(Instant::now()) => {
                     pause(attempts.transparent()).await;
                 }
                 // What is known now says more than a deadline that passes during a pause.
-                _ => return done(Outcome::Ended(result), earlier, attempts.transparent()),
+                _ => return done.with(Outcome::Ended(result)),
             }
         }
     }
@@ -296,42 +312,42 @@ impl Balanced {
         let began = Instant::now();
         let throttle = self.throttle.as_ref();
         let mut hedges = Hedges::new(policy, Duration::ZERO);
-        let mut running: Vec<Running<'_>> = Vec::new();
-        let mut earlier = Vec::new();
-        let mut transparent = 0;
+        let mut running: Vec<Running> = Vec::new();
+        let mut done = Done::default();
         loop {
             let now = began.elapsed();
             if hedges.due().is_some_and(|due| due <= now) && hedges.start(now, throttle) {
                 let previous = hedges.started() - 1;
+                done.hedges = previous;
                 match self.lane(&call).await {
                     Ok(lane) => running.push(Running::start(&call, lane, previous, message)),
                     Err(unreached) if running.is_empty() => {
-                        return done(unreached.into(), earlier, transparent);
+                        return done.with(unreached.into());
                     }
                     Err(_) => {}
                 }
             }
             if running.is_empty() && hedges.due().is_none() {
                 // The throttle closed between an end and the attempt that was to follow it.
-                let last = earlier.pop();
+                let last = done.earlier.pop();
                 let outcome = last.map_or(Unreached::TimedOut(None).into(), Outcome::Ended);
-                return done(outcome, earlier, transparent);
+                return done.with(outcome);
             }
             let Some((previous, result)) = first(&mut running, began, hedges.due()).await else {
                 continue;
             };
             let is_full = matches!(result, Err(Failed::NotSent(NotSent::Full { .. })));
             match hedges.ended(end_of(&result), began.elapsed(), throttle) {
-                Verdict::Wait => earlier.push(result),
+                Verdict::Wait => done.earlier.push(result),
                 Verdict::Transparent if !is_full => {
-                    transparent += 1;
-                    pause(transparent).await;
+                    done.transparent += 1;
+                    pause(done.transparent).await;
                     match self.lane(&call).await {
                         Ok(lane) => running.push(Running::start(&call, lane, previous, message)),
-                        Err(unreached) => return done(unreached.into(), earlier, transparent),
+                        Err(unreached) => return done.with(unreached.into()),
                     }
                 }
-                _ => return done(Outcome::Ended(result), earlier, transparent),
+                _ => return done.with(Outcome::Ended(result)),
             }
         }
     }
@@ -407,6 +423,25 @@ impl Balanced {
     }
 }
 
+impl Default for Done {
+    /// Nothing was done yet.
+    fn default() -> Self {
+        Self {
+            outcome: Outcome::Unreached(Unreached::TimedOut(None)),
+            earlier: Vec::new(),
+            transparent: 0,
+            hedges: 0,
+            delay: Duration::ZERO,
+        }
+    }
+}
+
+impl Done {
+    fn with(self, outcome: Outcome) -> Self {
+        Self { outcome, ..self }
+    }
+}
+
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
@@ -414,29 +449,23 @@ impl Drop for Place<'_> {
 }
 
 /// An attempt under way. Dropped, it is given up, and its server told so.
-struct Running<'a> {
+struct Running {
     unary: Unary,
     lane: Arc<Lane>,
     _under_way: UnderWay,
     previous: u32,
-    began: Instant,
-    /// `None` once it was told of the end.
-    observer: Option<&'a dyn Observer>,
+    watch: Option<AttemptWatch>,
 }
 
-impl<'a> Running<'a> {
+impl Running {
     fn start(
-        call: &Call<'a>,
+        call: &Call<'_>,
         lane: Arc<Lane>,
         previous: u32,
         message: &mut impl FnMut(&mut Vec<u8>),
     ) -> Self {
         let mut head = Head::new(call, lane.target(), previous);
-        let attempt = Attempt {
-            previous,
-            address: lane.address(),
-        };
-        call.observer.attempt_starts(attempt, &mut head);
+        let watch = head.told(call, &lane, previous);
         let under_way = lane.begin();
         let deadline = call.deadline.map(Instant::into_std);
         let unary = lane.connection().unary(head.get(), message, deadline);
@@ -445,23 +474,12 @@ impl<'a> Running<'a> {
             lane,
             _under_way: under_way,
             previous,
-            began: Instant::now(),
-            observer: Some(call.observer),
-        }
-    }
-
-    fn tell(&mut self, end: Option<Ended<'_>>) {
-        if let Some(observer) = self.observer.take() {
-            let attempt = Attempt {
-                previous: self.previous,
-                address: self.lane.address(),
-            };
-            observer.attempt_ends(attempt, self.began.elapsed(), end);
+            watch,
         }
     }
 }
 
-impl Future for Running<'_> {
+impl Future for Running {
     type Output = Result<Response, Failed>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
@@ -471,15 +489,11 @@ impl Future for Running<'_> {
             if end != AttemptEnd::NotSent {
                 self.lane.count(speaks_well(end));
             }
-            self.tell(Some(result));
+            if let Some(mut watch) = self.watch.take() {
+                watch.answered(result);
+            }
         }
         polled
-    }
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.tell(None);
     }
 }
 
@@ -493,7 +507,7 @@ fn pick(picker: &Published, hash: Option<u64>) -> Pick<'_, Arc<Lane>> {
 
 /// The first attempt to end, which is taken out; `None` when the next is due before.
 async fn first(
-    running: &mut Vec<Running<'_>>,
+    running: &mut Vec<Running>,
     began: Instant,
     due: Option<Duration>,
 ) -> Option<(u32, Result<Response, Failed>)> {
@@ -523,13 +537,5 @@ async fn pause(transparent: u32) {
     if transparent > 1 {
         let pause = Duration::from_millis(1 << transparent.min(12));
         tokio::time::sleep(pause.min(MAX_TRANSPARENT_PAUSE)).await;
-    }
-}
-
-const fn done(outcome: Outcome, earlier: Vec<Result<Response, Failed>>, transparent: u32) -> Done {
-    Done {
-        outcome,
-        earlier,
-        transparent,
     }
 }

@@ -3,15 +3,12 @@
 
 use larder_api::errors::Code;
 use larder_transport::client::{Failed, Response};
-use larder_transport::error_codes::ErrorCode;
 
 use super::retry::{AttemptEnd, Pushback};
+use crate::status;
 
 /// When the server wants the next try, milliseconds; negative for never (gRFC A6).
 const PUSHBACK: &[u8] = b"grpc-retry-pushback-ms";
-
-/// RFC 9113, section 7: the transport has no need of it.
-const INADEQUATE_SECURITY: ErrorCode = ErrorCode(0xc);
 
 /// How an attempt ended, for retries and hedging.
 pub(crate) fn end_of(result: &Result<Response, Failed>) -> AttemptEnd {
@@ -22,7 +19,7 @@ pub(crate) fn end_of(result: &Result<Response, Failed>) -> AttemptEnd {
         },
         Err(Failed::NotSent(_)) => AttemptEnd::NotSent,
         Err(Failed::Refused) => AttemptEnd::Refused,
-        Err(failed) => AttemptEnd::Failed(code_of_failure(failed), Pushback::None),
+        Err(failed) => AttemptEnd::Failed(status::code_of_failure(failed), Pushback::None),
     }
 }
 
@@ -46,33 +43,6 @@ pub(crate) fn speaks_well(end: AttemptEnd) -> bool {
 /// The server's status.
 pub(crate) fn code_of(response: &Response) -> Code {
     Code::from_number(response.trailers.code.0.into())
-}
-
-/// The status that a failure of the connection comes to: gRPC over HTTP/2, "Errors", and
-/// `http-grpc-status-mapping.md`.
-pub(crate) fn code_of_failure(failed: &Failed) -> Code {
-    match failed {
-        Failed::NotSent(_) | Failed::Refused | Failed::Lost(_) => Code::Unavailable,
-        Failed::Reset(code) => match *code {
-            ErrorCode::REFUSED_STREAM => Code::Unavailable,
-            ErrorCode::CANCEL => Code::Cancelled,
-            ErrorCode::ENHANCE_YOUR_CALM => Code::ResourceExhausted,
-            INADEQUATE_SECURITY => Code::PermissionDenied,
-            _ => Code::Internal,
-        },
-        Failed::Deadline { .. } => Code::DeadlineExceeded,
-        Failed::TooLarge { .. } => Code::ResourceExhausted,
-        Failed::Http { status, .. } => match status {
-            400 => Code::Internal,
-            401 => Code::Unauthenticated,
-            403 => Code::PermissionDenied,
-            404 => Code::Unimplemented,
-            429 | 502..=504 => Code::Unavailable,
-            _ => Code::Unknown,
-        },
-        Failed::Protocol(_) => Code::Internal,
-        _ => Code::Unknown,
-    }
 }
 
 fn pushback(response: &Response) -> Pushback {

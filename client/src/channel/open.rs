@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, USER_AGENT};
+use larder_api::wire;
 use larder_transport::client::{BadField, Config, Keepalive, RequestHead, Scheme};
 use rand::TryRngCore as _;
 
@@ -17,8 +17,8 @@ use super::lane::Counts;
 use super::resolver::{Name, Names};
 use super::throttle::Throttle;
 use crate::config::{ClientConfig, Endpoint, Place};
-use crate::connector::{server_name, tls_config};
 use crate::error::Error;
+use crate::tls::{server_name, tls_config};
 
 /// The connection is asked for a sign of life this often while calls are under way: a network that
 /// swallows packets is noticed within two of them (gRFC A8).
@@ -27,55 +27,44 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// How long that sign may take.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Makes the heads of calls: for each target its own, with what is the same for all calls.
-#[derive(Clone)]
-pub(crate) struct Heads {
-    targets: Arc<[(Scheme, String)]>,
-    authorization: Option<http::HeaderValue>,
-}
+/// How this client names itself.
+const USER_AGENT: &str = concat!("larder-rust/", env!("CARGO_PKG_VERSION"));
 
-impl Heads {
-    fn new(config: &ClientConfig) -> Result<Self, Error> {
-        Ok(Self {
-            targets: config.endpoints().map(target).collect(),
-            authorization: config
-                .token
-                .as_ref()
-                .map(crate::config::Token::header)
-                .transpose()?,
-        })
-    }
-
-    /// The heads of a method's calls, by target.
-    pub(crate) fn of(&self, path: &str) -> Result<Arc<[RequestHead]>, Error> {
-        let heads = self.targets.iter().map(|(scheme, authority)| {
-            let agent = concat!("larder-rust/", env!("CARGO_PKG_VERSION"));
-            let head = RequestHead::new(*scheme, authority, path)?
-                .with(USER_AGENT.as_str(), agent.as_bytes())?;
-            match &self.authorization {
-                Some(token) => head.with(AUTHORIZATION.as_str(), token.as_bytes()),
-                None => Ok(head),
+/// The head of the calls of one method to one server, with what is the same for all calls.
+pub(crate) fn head(
+    config: &ClientConfig,
+    endpoint: &Endpoint,
+    path: &str,
+) -> Result<RequestHead, Error> {
+    let (scheme, authority) = target(endpoint);
+    let make = || {
+        let head = RequestHead::new(scheme, &authority, path)?
+            .with("user-agent", USER_AGENT.as_bytes())?;
+        match &config.token {
+            // The same for all calls of the connection, so its peer may keep it.
+            Some(token) => {
+                let bearer = format!("Bearer {}", token.expose());
+                head.with("authorization", bearer.as_bytes())
             }
-        });
-        heads
-            .collect::<Result<_, BadField>>()
-            .map_err(|bad| Error::configuration(format!("a call to {path} has {bad}")))
-    }
+            None => Ok(head),
+        }
+    };
+    make().map_err(|bad: BadField| Error::configuration(format!("the server's name: {bad}")))
 }
 
 /// Opens a channel. Must be called inside a `tokio` runtime, which then drives it.
-pub(crate) fn open(config: &ClientConfig) -> Result<(Balanced, Heads), Error> {
+pub(crate) fn open(config: &ClientConfig) -> Result<Balanced, Error> {
     let service = &config.service_config;
     let balancing = config
         .balancing
         .clone()
         .or_else(|| service.balancing.clone())
         .unwrap_or_else(Balancing::pick_first);
+    let hashes_keys = matches!(balancing.policy, Policy::RingHash(_));
     let counts = Counts {
         in_flight: counts_in_flight(&balancing.policy),
         outcomes: balancing.ejection.is_some(),
     };
-    let heads = Heads::new(config)?;
     let seed = rand::rngs::OsRng.try_next_u64().unwrap_or_default();
     let settings = Settings {
         balancing,
@@ -84,7 +73,10 @@ pub(crate) fn open(config: &ClientConfig) -> Result<(Balanced, Heads), Error> {
     };
     let balancer = Balancer::new(settings, seed);
     let health = match (&service.health_service, balancer.watches_health()) {
-        (Some(service), true) => Some((heads.of(WATCH)?, service.clone())),
+        (Some(service), true) => {
+            let heads = config.endpoints().map(|it| head(config, it, WATCH));
+            Some((heads.collect::<Result<_, _>>()?, service.clone()))
+        }
         _ => None,
     };
     let names = config.endpoints().map(name).collect();
@@ -98,7 +90,7 @@ pub(crate) fn open(config: &ClientConfig) -> Result<(Balanced, Heads), Error> {
         start: usize::try_from(seed >> 32).unwrap_or_default(),
     });
     let throttle = service.throttle.map(Throttle::new);
-    Ok((Balanced::new(picker, asks, throttle), heads))
+    Ok(Balanced::new(picker, asks, throttle, hashes_keys))
 }
 
 const fn counts_in_flight(policy: &Policy) -> bool {
@@ -119,7 +111,7 @@ fn dialer(config: &ClientConfig) -> Result<Dialer, Error> {
         let (Place::Tls(uri), Some(config)) = (endpoint.place(), &shared) else {
             return Ok(None);
         };
-        let name = server_name(uri).map_err(|error| Error::configuration(error.to_string()))?;
+        let name = server_name(uri)?;
         Ok(Some(Tls {
             config: Arc::clone(config),
             name,
@@ -128,6 +120,8 @@ fn dialer(config: &ClientConfig) -> Result<Dialer, Error> {
     Ok(Dialer {
         tls: tls.collect::<Result<_, Error>>()?,
         config: Config {
+            stream_window_bytes: wire::STREAM_WINDOW_BYTES,
+            connection_window_bytes: wire::CONNECTION_WINDOW_BYTES,
             max_message_bytes: config.max_reply_bytes,
             greeting_timeout: config.connect_timeout,
             keepalive: Some(Keepalive {

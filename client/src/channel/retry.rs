@@ -72,7 +72,8 @@ pub(crate) enum Next {
     Again(Duration),
 }
 
-/// One call's attempts.
+/// One call's attempts. It is committed (A6) by the end of one, for a unary call hands nothing up
+/// before; streams are not tried again by the channel, but taken up by who reads them.
 #[derive(Debug, Clone)]
 pub(crate) struct Attempts {
     safety: Safety,
@@ -82,7 +83,6 @@ pub(crate) struct Attempts {
     backoffs: u32,
     transparent: u32,
     was_refused: bool,
-    is_committed: bool,
 }
 
 impl CodeSet {
@@ -137,7 +137,6 @@ impl Attempts {
             backoffs: 0,
             transparent: 0,
             was_refused: false,
-            is_committed: false,
         }
     }
 
@@ -150,11 +149,6 @@ impl Attempts {
     /// Attempts that counted for nothing.
     pub(crate) const fn transparent(&self) -> u32 {
         self.transparent
-    }
-
-    /// Part of an answer was handed up: from now on the call ends as its attempt does.
-    pub(crate) const fn commit(&mut self) {
-        self.is_committed = true;
     }
 
     /// Decides after an attempt. `draw` is from 0 to 1.
@@ -172,17 +166,17 @@ impl Attempts {
                 }
                 return Next::Stop;
             }
-            AttemptEnd::NotSent if !self.is_committed => {
+            AttemptEnd::NotSent => {
                 self.transparent = self.transparent.saturating_add(1);
                 return Next::Transparent;
             }
-            AttemptEnd::Refused if !self.is_committed && !self.was_refused => {
+            AttemptEnd::Refused if !self.was_refused => {
                 self.was_refused = true;
                 self.transparent = self.transparent.saturating_add(1);
                 return Next::Transparent;
             }
             // A second refusal is a failure like any other, though one that had no effect.
-            AttemptEnd::NotSent | AttemptEnd::Refused => (Code::Unavailable, Pushback::None),
+            AttemptEnd::Refused => (Code::Unavailable, Pushback::None),
             AttemptEnd::Failed(code, pushback) => (code, pushback),
         };
         self.seen = self.seen.saturating_add(1);
@@ -197,8 +191,7 @@ impl Attempts {
         }
         let had_no_effect = end == AttemptEnd::Refused;
         let is_safe = self.safety == Safety::Repeatable || had_no_effect;
-        if self.is_committed
-            || !is_retryable
+        if !is_retryable
             || !is_safe
             || self.seen >= policy.max_attempts
             || throttle.is_some_and(|throttle| !throttle.allows())
@@ -319,16 +312,6 @@ mod tests {
             ("999999999999999999999999", Pushback::Never),
         ] {
             assert_eq!(Pushback::parse(text), pushback, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn a_committed_call_is_not_tried_again() {
-        for end in [DOWN, AttemptEnd::NotSent, AttemptEnd::Refused] {
-            let mut attempts = Attempts::new(Safety::Repeatable);
-            attempts.commit();
-            let next = attempts.after(end, Some(&policy(4)), None, 0.5);
-            assert_eq!(next, Next::Stop, "{end:?}");
         }
     }
 

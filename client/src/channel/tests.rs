@@ -14,13 +14,14 @@ use tokio::time::Instant;
 
 use super::balancing::{Balancing, RingHash};
 use super::call;
-use super::call::{Attempt, Balanced, Call, Done, Ended, Head, Observer, Outcome, Unreached, Wait};
+use super::call::{Balanced, Call, Done, Outcome, Unreached, Wait};
 use super::ends::code_of;
-use super::open::{Heads, open};
+use super::open::{head, open};
 use super::pick::Ring;
 use super::resolver::{Addresses, Resolver};
 use super::retry::Safety;
 use crate::config::ClientConfig;
+use crate::interceptor::{AttemptEnd, AttemptStart, Interceptor, Interceptors, Metadata, Watch};
 use server::{Manner, Reply, Server};
 
 const PATH: &str = "/a.B/C";
@@ -41,7 +42,7 @@ const CONFIG: &str = r#"{
 /// A channel, and how it is called.
 struct Caller {
     channel: Arc<Balanced>,
-    heads: Heads,
+    told: Interceptors,
     config: ClientConfig,
     attempts: Arc<Watcher>,
 }
@@ -54,21 +55,22 @@ struct Watcher {
     given_up: AtomicUsize,
 }
 
-impl Observer for Watcher {
-    fn attempt_starts(&self, _: Attempt<'_>, head: &mut Head<'_>) {
-        head.add("x-attempt", b"yes");
+impl Interceptor for Arc<Watcher> {
+    fn attempt_start(&self, attempt: &AttemptStart<'_>, metadata: &mut Metadata<'_>) {
+        assert!(attempt.address.starts_with("127.0.0.1:"));
+        metadata.insert("x-attempt", "yes").unwrap();
         self.started.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn attempt_ends(&self, _: Attempt<'_>, _: Duration, end: Option<Ended<'_>>) {
-        match end {
-            Some(_) => self.ended.fetch_add(1, Ordering::SeqCst),
-            None => self.given_up.fetch_add(1, Ordering::SeqCst),
+    fn attempt_end(&self, attempt: &AttemptEnd<'_>) {
+        match attempt.code {
+            Code::Cancelled => self.given_up.fetch_add(1, Ordering::SeqCst),
+            _ => self.ended.fetch_add(1, Ordering::SeqCst),
         };
     }
 }
 
-struct Made(Arc<[RequestHead]>);
+struct Made(Vec<RequestHead>);
 
 impl call::Heads for Made {
     fn head(&self, target: usize) -> &RequestHead {
@@ -101,12 +103,14 @@ impl Caller {
     }
 
     fn with(config: ClientConfig) -> Self {
-        let (channel, heads) = open(&config).unwrap();
+        let attempts = Arc::<Watcher>::default();
+        let mut told = Interceptors::default();
+        told.push(Arc::new(Arc::clone(&attempts)));
         Self {
-            channel: Arc::new(channel),
-            heads,
+            channel: Arc::new(open(&config).unwrap()),
+            told,
             config,
-            attempts: Arc::default(),
+            attempts,
         }
     }
 
@@ -115,7 +119,11 @@ impl Caller {
     }
 
     async fn call(&self, how: How) -> Done {
-        let heads = self.heads.of(how.path).unwrap();
+        let heads = self.config.endpoints();
+        let heads = heads.map(|it| head(&self.config, it, how.path));
+        let heads = heads.collect::<Result<Vec<_>, _>>().unwrap();
+        let mut unused = heads[0].clone();
+        let watch = Watch::start(self.told.clone(), how.path, None, &mut unused);
         let method = self.config.service_config.methods.of(how.path);
         let call = Call {
             heads: &Made(heads),
@@ -125,10 +133,13 @@ impl Caller {
             deadline: Some(Instant::now() + how.within),
             wait: how.wait,
             hash: how.hash,
-            observer: &*self.attempts,
+            reads: how.safety == Safety::Repeatable,
+            told: Some(&watch.told()),
         };
         self.channel
-            .unary(call, &mut |out: &mut Vec<u8>| out.extend_from_slice(b"hello"))
+            .unary(call, &mut |out: &mut Vec<u8>| {
+                out.extend_from_slice(b"hello")
+            })
             .await
     }
 

@@ -11,13 +11,6 @@ use std::sync::Arc;
 
 use super::subchannel::Id;
 pub(crate) use least_request::LeastRequest;
-#[cfg_attr(
-    not(test),
-    allow(
-        unused_imports,
-        reason = "a part of a channel that is not put together yet"
-    )
-)]
 pub(crate) use ring_hash::{Ring, RingHash, Seat};
 pub(crate) use round_robin::RoundRobin;
 

@@ -15,13 +15,6 @@ use serde_json::Value;
 use super::balancing::Balancing;
 use super::throttle::ThrottleConfig;
 use crate::error::Error;
-#[cfg_attr(
-    not(test),
-    allow(
-        unused_imports,
-        reason = "a part of a channel that is not put together yet"
-    )
-)]
 pub(crate) use methods::{MethodConfig, Methods, Tries};
 use reader::Field;
 

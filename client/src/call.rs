@@ -1,0 +1,435 @@
+//! Calls: requests are encoded, answers decoded, and interceptors told.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use buffa::{Message, SizeCache};
+use bytes::Bytes;
+use larder_api::errors::Code;
+use larder_transport::client::{Failed, Receiving, RequestHead, Response, SendClosed, Sending};
+use tokio::time::Instant;
+
+use crate::channel::{Call, Done, Heads, MethodConfig, Outcome, Safety, Tries, Unreached, Wait};
+use crate::client::{Client, Mode};
+use crate::error::{Earlier, Error, Repeat};
+use crate::interceptor::{AttemptWatch, Watch};
+use crate::method::{Method, PerMethod};
+use crate::status;
+
+/// Why a call has no answer.
+#[derive(Debug)]
+pub(crate) enum Lost {
+    /// There was no connection to send it on.
+    Unreached(Unreached),
+    /// There was one.
+    Call(Failed),
+}
+
+/// What the channel has to know of a call beside its message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct How<'a> {
+    repeat: Repeat,
+    /// The key that it is about, where it is about one.
+    key: Option<&'a [u8]>,
+}
+
+impl From<Repeat> for How<'_> {
+    fn from(repeat: Repeat) -> Self {
+        Self { repeat, key: None }
+    }
+}
+
+impl Repeat {
+    /// A call about one key.
+    pub(crate) const fn on(self, key: &[u8]) -> How<'_> {
+        How {
+            repeat: self,
+            key: Some(key),
+        }
+    }
+
+    /// Whether the channel may send it more than once.
+    const fn safety(self) -> Safety {
+        match self {
+            Self::Read | Self::Once | Self::Same => Safety::Repeatable,
+            Self::Effect => Safety::AtMostOnce,
+        }
+    }
+}
+
+/// The heads of one method, by target.
+struct HeadsOf<'a, Q, R>(&'a [PerMethod<RequestHead>], Method<Q, R>);
+
+impl<Q, R> Heads for HeadsOf<'_, Q, R> {
+    fn head(&self, target: usize) -> &RequestHead {
+        self.0[target].of(self.1)
+    }
+}
+
+impl Client {
+    /// Makes a unary call.
+    pub(crate) async fn call<Q: Message, R: Message>(
+        &self,
+        method: Method<Q, R>,
+        request: &Q,
+        how: impl Into<How<'_>>,
+    ) -> Result<R, Error> {
+        let message = self.call_for(method, request, how.into()).await?;
+        decode(&message)
+    }
+
+    /// Makes a unary call, and leaves its answer encoded.
+    pub(crate) async fn call_for<Q: Message, R>(
+        &self,
+        method: Method<Q, R>,
+        request: &Q,
+        how: How<'_>,
+    ) -> Result<Bytes, Error> {
+        let started = Instant::now();
+        let config = self.channel.methods.of(method);
+        let mut encoded = Encoded::new(request)?;
+        check_size(encoded.bytes, config)?;
+        let timeout = config
+            .timeout
+            .map_or(self.timeout, |most| most.min(self.timeout));
+        let deadline = self.deadline(started.checked_add(timeout));
+        let heads = HeadsOf(self.heads(), method);
+        let (metadata, mut watch) = self.around(&heads, method.path(), Some(timeout));
+        let told = watch.as_ref().map(Watch::told);
+        if let Some(watch) = &watch {
+            watch.sent(encoded.bytes);
+        }
+        let call = Call {
+            heads: &heads,
+            metadata: metadata.as_ref(),
+            tries: &config.tries,
+            safety: how.repeat.safety(),
+            reads: how.repeat == Repeat::Read,
+            deadline,
+            wait: self.wait(config),
+            hash: self.channel.balanced.hash(how.key),
+            told: told.as_ref(),
+        };
+        let mut is_again = false;
+        let mut write = |out: &mut Vec<u8>| {
+            if std::mem::replace(&mut is_again, true) {
+                encoded.again();
+            }
+            encoded.write(out);
+        };
+        let done = self.channel.balanced.unary(call, &mut write).await;
+        if let Some(watch) = &mut watch {
+            watch.done(&done);
+        }
+        finish(done, how.repeat, config)
+    }
+
+    /// Opens a stream in either direction, or in both.
+    pub(crate) async fn open<Q: Message, R: Message>(
+        &self,
+        method: Method<Q, R>,
+        repeat: Repeat,
+    ) -> Result<(Requests<Q>, Replies<R>), Error> {
+        let started = Instant::now();
+        let config = self.channel.methods.of(method);
+        let limits = [self.channel.stream_deadline, config.timeout];
+        let timeout = limits.into_iter().flatten().min();
+        let deadline = self.deadline(timeout.and_then(|timeout| started.checked_add(timeout)));
+        let heads = HeadsOf(self.heads(), method);
+        let (metadata, mut watch) = self.around(&heads, method.path(), timeout);
+        let told = watch.as_ref().map(Watch::told);
+        let call = Call {
+            heads: &heads,
+            metadata: metadata.as_ref(),
+            tries: &Tries::Once,
+            safety: repeat.safety(),
+            reads: false,
+            deadline,
+            wait: self.wait(config),
+            hash: None,
+            told: told.as_ref(),
+        };
+        let opened = self.channel.balanced.stream(call).await;
+        let opened = opened.map_err(|outcome| {
+            let lost = match outcome {
+                Outcome::Unreached(unreached) => Lost::Unreached(unreached),
+                Outcome::Ended(Err(failed)) => Lost::Call(failed),
+                // A stream that has just been opened has no answer.
+                Outcome::Ended(Ok(_)) => Lost::Unreached(Unreached::TimedOut(None)),
+            };
+            if let Some(watch) = &mut watch {
+                watch.lost(&lost);
+            }
+            status::from_lost(lost, repeat)
+        })?;
+        let sent = watch.as_ref().map(Watch::request_bytes);
+        let requests = Requests {
+            sending: opened.sending,
+            sent,
+            messages: PhantomData,
+        };
+        let replies = Replies {
+            receiving: opened.receiving,
+            attempt: opened.attempt,
+            watch,
+            repeat,
+            messages: PhantomData,
+        };
+        Ok((requests, replies))
+    }
+
+    /// Waits until a call of a method would find a server.
+    pub(crate) async fn ready<Q, R>(&self, method: Method<Q, R>) -> Result<(), Unreached> {
+        let config = self.channel.methods.of(method);
+        let call = Call {
+            heads: &HeadsOf(self.heads(), method),
+            metadata: None,
+            tries: &Tries::Once,
+            safety: Safety::Repeatable,
+            reads: true,
+            deadline: self.deadline(None),
+            wait: self.wait(config),
+            hash: None,
+            told: None,
+        };
+        self.channel.balanced.ready(call).await
+    }
+
+    /// Makes a call whose answer is a stream.
+    pub(crate) async fn open_replies<Q: Message, R: Message>(
+        &self,
+        method: Method<Q, R>,
+        request: &Q,
+        repeat: Repeat,
+    ) -> Result<Replies<R>, Error> {
+        let (mut requests, replies) = self.open(method, repeat).await?;
+        // If the stream has ended already, its end says why.
+        if requests.send(request).await?.is_ok() {
+            requests.finish();
+        }
+        Ok(replies)
+    }
+
+    fn heads(&self) -> &[PerMethod<RequestHead>] {
+        match self.mode {
+            Mode::Real => &self.channel.heads,
+            Mode::DryRun => &self.channel.dry_heads,
+        }
+    }
+
+    fn deadline(&self, own: Option<Instant>) -> Option<Instant> {
+        own.into_iter().chain(self.until).min()
+    }
+
+    fn wait(&self, config: &MethodConfig) -> Wait {
+        self.wait.unwrap_or(match config.wait_for_ready {
+            Some(true) => Wait::ForReady,
+            _ => Wait::FailFast,
+        })
+    }
+
+    /// What a call has beside its head, and who is told of it; nothing for the usual call.
+    fn around(
+        &self,
+        heads: &dyn Heads,
+        path: &'static str,
+        timeout: Option<Duration>,
+    ) -> (Option<RequestHead>, Option<Watch>) {
+        let interceptors = &self.channel.interceptors;
+        if self.trace.is_none() && interceptors.is_empty() {
+            return (None, None);
+        }
+        let mut head = heads.head(0).clone();
+        if let Some(trace) = &self.trace {
+            let set = head.set_metadata("traceparent", trace.as_bytes());
+            set.expect("it was checked");
+        }
+        let watch = (!interceptors.is_empty())
+            .then(|| Watch::start(interceptors.clone(), path, timeout, &mut head));
+        (Some(head), watch)
+    }
+}
+
+fn check_size(bytes: usize, config: &MethodConfig) -> Result<(), Error> {
+    match config.max_request_bytes {
+        Some(most) if bytes > most => Err(Error::configuration(format!(
+            "the request has {bytes} bytes; the service config allows {most}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The message of an answer, if it has one.
+fn finish(done: Done, repeat: Repeat, config: &MethodConfig) -> Result<Bytes, Error> {
+    let (error, was_sent) = match done.outcome {
+        Outcome::Ended(Ok(answer)) if answer.trailers.code.0 == 0 => {
+            let bytes = answer.message.len();
+            match config.max_response_bytes {
+                Some(max) if bytes > max => {
+                    let failed = Failed::TooLarge { bytes, max };
+                    (status::from_lost(Lost::Call(failed), repeat), true)
+                }
+                _ => return Ok(answer.message),
+            }
+        }
+        Outcome::Ended(ended) => {
+            let was_sent = !matches!(
+                ended,
+                Err(Failed::NotSent(_) | Failed::Deadline { sent: false })
+            );
+            (error_of(ended, repeat), was_sent)
+        }
+        Outcome::Unreached(unreached) => {
+            (status::from_lost(Lost::Unreached(unreached), repeat), false)
+        }
+    };
+    let attempts = done.earlier.len() + usize::from(was_sent);
+    let mut earlier = done.earlier.into_iter();
+    let earlier = match earlier.any(|ended| error_of(ended, repeat).may_have_applied()) {
+        true => Earlier::MayHaveApplied,
+        false => Earlier::NoEffect,
+    };
+    let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
+    Err(error.after(attempts, earlier))
+}
+
+fn error_of(ended: Result<Response, Failed>, repeat: Repeat) -> Error {
+    match ended {
+        Ok(answer) => status::from_trailers(&answer.trailers, repeat),
+        Err(failed) => status::from_lost(Lost::Call(failed), repeat),
+    }
+}
+
+fn decode<R: Message>(message: &[u8]) -> Result<R, Error> {
+    R::decode_from_slice(message).map_err(undecodable)
+}
+
+pub(crate) fn undecodable(error: buffa::DecodeError) -> Error {
+    Error::protocol("the server sent a message that cannot be decoded").with_source(error)
+}
+
+/// A message and its sizes: measured before the connection's lock is taken, and written under
+/// it.
+struct Encoded<'a, Q> {
+    message: &'a Q,
+    sizes: SizeCache,
+    bytes: usize,
+}
+
+impl<'a, Q: Message> Encoded<'a, Q> {
+    fn new(message: &'a Q) -> Result<Self, Error> {
+        let mut sizes = SizeCache::new();
+        let bytes = buffa::checked_encode_size(message.compute_size(&mut sizes))
+            .map_err(|error| Error::configuration("the request is too large").with_source(error))?;
+        Ok(Self {
+            message,
+            sizes,
+            bytes: bytes as usize,
+        })
+    }
+
+    fn write(&mut self, out: &mut Vec<u8>) {
+        out.reserve(self.bytes);
+        self.message.write_to(&mut self.sizes, out);
+    }
+
+    /// Before it is written once more.
+    fn again(&mut self) {
+        self.sizes.clear();
+        let _ = self.message.compute_size(&mut self.sizes);
+    }
+}
+
+/// What is sent on a stream. Dropped before [`finish`](Self::finish), it gives the call up.
+pub(crate) struct Requests<Q> {
+    sending: Sending,
+    sent: Option<Arc<AtomicU64>>,
+    messages: PhantomData<fn(Q)>,
+}
+
+impl<Q: Message> Requests<Q> {
+    /// Sends a message; `Ok(Err(_))` if the stream has ended, of which its replies tell.
+    pub(crate) async fn send(&mut self, message: &Q) -> Result<Result<(), SendClosed>, Error> {
+        let mut encoded = Encoded::new(message)?;
+        let bytes = encoded.bytes as u64;
+        let sent = self.sending.send(|out| encoded.write(out)).await;
+        if let (Ok(()), Some(sum)) = (sent, &self.sent) {
+            sum.fetch_add(bytes, Ordering::Relaxed);
+        }
+        Ok(sent)
+    }
+
+    pub(crate) fn finish(self) {
+        self.sending.finish();
+    }
+}
+
+/// What comes on a stream.
+pub(crate) struct Replies<R> {
+    receiving: Receiving,
+    attempt: Option<AttemptWatch>,
+    watch: Option<Watch>,
+    repeat: Repeat,
+    messages: PhantomData<fn() -> R>,
+}
+
+impl<R: Message> Replies<R> {
+    /// Waits for the server to begin its answer.
+    pub(crate) async fn begun(&mut self) -> Result<(), Error> {
+        let begun = self.receiving.headers().await;
+        begun.map(drop).map_err(|failed| self.failed(failed))
+    }
+
+    /// The next message; `None` at a good end.
+    pub(crate) async fn message(&mut self) -> Result<Option<R>, Error> {
+        match self.receiving.message().await {
+            Ok(Some(message)) => {
+                if let Some(attempt) = &mut self.attempt {
+                    attempt.received(message.len());
+                }
+                if let Some(watch) = &mut self.watch {
+                    watch.received(message.len());
+                }
+                decode(&message).map(Some)
+            }
+            Ok(None) => self.ended(),
+            Err(failed) => Err(self.failed(failed)),
+        }
+    }
+
+    /// A field of the trailers, after the end.
+    pub(crate) fn trailer(&self, name: &str) -> Option<&str> {
+        let value = self.receiving.trailers()?.fields.value(name.as_bytes())?;
+        std::str::from_utf8(value).ok()
+    }
+
+    fn ended(&mut self) -> Result<Option<R>, Error> {
+        let Some(trailers) = self.receiving.trailers() else {
+            return Ok(None);
+        };
+        let code = Code::from_number(trailers.code.0.into());
+        if let Some(mut attempt) = self.attempt.take() {
+            attempt.ended(code);
+        }
+        if let Some(mut watch) = self.watch.take() {
+            watch.ended(code);
+        }
+        match trailers.code.0 {
+            0 => Ok(None),
+            _ => Err(status::from_trailers(trailers, self.repeat)),
+        }
+    }
+
+    fn failed(&mut self, failed: Failed) -> Error {
+        if let Some(mut attempt) = self.attempt.take() {
+            attempt.failed(&failed);
+        }
+        let lost = Lost::Call(failed);
+        if let Some(mut watch) = self.watch.take() {
+            watch.lost(&lost);
+        }
+        status::from_lost(lost, self.repeat)
+    }
+}
