@@ -96,7 +96,10 @@ async fn check(balancing: Balancing) {
     servers[1].kill();
     servers[2].kill();
     let patient = client.wait_for_ready();
-    patient.set("after", "value", SetOptions::new()).await.unwrap();
+    patient
+        .set("after", "value", SetOptions::new())
+        .await
+        .unwrap();
     assert!(patient.get("after").await.unwrap().is_some());
 }
 
