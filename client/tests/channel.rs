@@ -4,13 +4,14 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use connectrpc::{ConnectError, RequestContext, Response, Router, Server, handler_fn};
 use larder_api::cache_v1::{self as wire, batch_get_response, get_response, set_response};
 use larder_client::{
     Client, ClientConfig, Code, Condition, FillError, FillOrigin, MetricValue, Metrics, SetOptions,
 };
+use tokio::time::Instant;
 
 const SERVICE: &str = "larder.cache.v1.CacheService";
 
@@ -199,8 +200,8 @@ async fn calls_end_within_what_is_left_of_another() {
     let begun = Instant::now();
     let soon = begun + Duration::from_millis(40);
     let inner = client
-        .within(begun + Duration::from_secs(3600))
-        .within(soon);
+        .within((begun + Duration::from_secs(3600)).into_std())
+        .within(soon.into_std());
     let error = inner.get("slow").await.unwrap_err();
     assert_eq!(error.code(), Code::DeadlineExceeded);
     assert!(begun.elapsed() < Duration::from_secs(4), "its own is 5 s");

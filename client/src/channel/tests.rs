@@ -2,6 +2,7 @@
 
 mod hostile;
 mod server;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

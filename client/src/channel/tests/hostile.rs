@@ -184,3 +184,53 @@ async fn a_name_is_looked_up_again_when_its_server_is_gone() {
     assert_eq!(second.calls().len(), 1);
     assert_eq!(asked.load(Ordering::SeqCst), 4);
 }
+
+/// Time is that of the test, and passes whenever nothing else happens.
+#[tokio::test(start_paused = true)]
+async fn an_hour_without_a_server_takes_few_attempts_and_few_wake_ups() {
+    for (manner, balancing) in [
+        (Manner::Mute, Balancing::round_robin()),
+        (Manner::Closes, Balancing::round_robin()),
+        (Manner::Mute, Balancing::pick_first()),
+    ] {
+        let server = Server::start(manner, |_, _| Reply::Silence).await;
+        let caller = Caller::new(
+            config(&[&server])
+                .with_balancing(balancing.clone())
+                .with_connect_timeout(Duration::from_millis(60)),
+        );
+        caller.answer().await.unwrap_err();
+        let parked = || {
+            tokio::runtime::Handle::current()
+                .metrics()
+                .worker_park_count(0)
+        };
+        let before = parked();
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        // 1 s, 1.6 s and so on to 120 s, each a fifth more or less: 38 without the jitter.
+        let attempts = server.connections();
+        assert!((28..=52).contains(&attempts), "{balancing:?}: {attempts}");
+        let wake_ups = parked() - before;
+        assert!(wake_ups < 1500, "{manner:?} {balancing:?}: {wake_ups}");
+        drop(caller);
+    }
+}
+
+/// A channel that nobody uses does nothing at all, connected or not.
+#[tokio::test]
+async fn a_channel_at_rest_is_not_woken() {
+    let server = Server::echo().await;
+    let caller = Caller::new(config(&[&server]).with_balancing(Balancing::round_robin()));
+    caller.answer().await.unwrap();
+    tokio::time::pause();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let parked = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .worker_park_count(0)
+    };
+    let before = parked();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(parked() - before < 50, "{}", parked() - before);
+    assert_eq!(server.connections(), 1);
+}

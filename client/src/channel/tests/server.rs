@@ -9,8 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, Request, Response};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 /// What becomes of a call.
 #[derive(Debug, Clone)]
@@ -106,6 +108,41 @@ impl Server {
         }
     }
 
+    /// One that answers each call with its own request, over TLS.
+    pub(super) async fn secure(acceptor: TlsAcceptor) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Shared {
+            calls: Arc::default(),
+            cancelled: Arc::default(),
+            script: Arc::new(|_, seen| Reply::Ok(seen.body.clone())),
+        };
+        let (calls, cancelled) = (Arc::clone(&shared.calls), Arc::clone(&shared.cancelled));
+        let connections = Arc::<AtomicUsize>::default();
+        let count = Arc::clone(&connections);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut handshakes = JoinSet::new();
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                count.fetch_add(1, Ordering::SeqCst);
+                let (acceptor, shared) = (acceptor.clone(), shared.clone());
+                handshakes.spawn(async move {
+                    if let Ok(stream) = acceptor.accept(socket).await {
+                        connection(stream, 100, shared).await;
+                    }
+                });
+            }
+        });
+        Self {
+            address,
+            connections,
+            calls,
+            cancelled,
+            tasks: Some(tasks),
+        }
+    }
+
     /// One that answers each call with its own request.
     pub(super) async fn echo() -> Self {
         Self::start(Manner::Speaks(100), |_, seen| Reply::Ok(seen.body.clone())).await
@@ -161,10 +198,13 @@ async fn accept(
     }
 }
 
-async fn connection(socket: TcpStream, streams: u32, shared: Shared) {
+async fn connection<I>(socket: I, streams: u32, shared: Shared)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let mut builder = h2::server::Builder::new();
     builder.max_concurrent_streams(streams);
-    let Ok(mut connection) = builder.handshake::<_, Bytes>(socket).await else {
+    let Ok(mut connection) = builder.handshake::<I, Bytes>(socket).await else {
         return;
     };
     let mut tasks = JoinSet::new();
