@@ -20,7 +20,7 @@ use super::ends::{end_of, speaks_well};
 use super::hedge::{Hedges, HedgingPolicy, Verdict};
 use super::lane::{Lane, UnderWay};
 use super::pick::{Lane as _, Pick, Picker, Ring};
-use super::retry::{AttemptEnd, Attempts, Next, RetryPolicy, Safety};
+use super::retry::{AttemptEnd, Attempts, MAX_ATTEMPTS, Next, RetryPolicy, Safety};
 use super::service_config::Tries;
 use super::throttle::Throttle;
 use crate::interceptor::{AttemptWatch, Told};
@@ -316,19 +316,26 @@ impl Balanced {
         let mut done = Done::default();
         loop {
             let now = began.elapsed();
-            if hedges.due().is_some_and(|due| due <= now) && hedges.start(now, throttle) {
-                let previous = hedges.started() - 1;
-                done.hedges = previous;
-                match self.lane(&call).await {
-                    Ok(lane) => running.push(Running::start(&call, lane, previous, message)),
-                    Err(unreached) if running.is_empty() => {
-                        return done.with(unreached.into());
+            if hedges.due().is_some_and(|due| due <= now) {
+                // While others are under way nothing is waited for but them.
+                let lane = match running.is_empty() {
+                    true => match self.lane(&call).await {
+                        Ok(lane) => Some(lane),
+                        Err(unreached) => return done.with(unreached.into()),
+                    },
+                    false => self.lane_now(&call),
+                };
+                match lane {
+                    None => hedges.put_off(now),
+                    Some(lane) if hedges.start(began.elapsed(), throttle) => {
+                        done.hedges = hedges.started() - 1;
+                        running.push(Running::start(&call, lane, done.hedges, message));
                     }
-                    Err(_) => {}
+                    Some(_) => {}
                 }
             }
             if running.is_empty() && hedges.due().is_none() {
-                // The throttle closed between an end and the attempt that was to follow it.
+                // Nothing is left that could end better than the last did.
                 let last = done.earlier.pop();
                 let outcome = last.map_or(Unreached::TimedOut(None).into(), Outcome::Ended);
                 return done.with(outcome);
@@ -341,10 +348,22 @@ impl Balanced {
                 Verdict::Wait => done.earlier.push(result),
                 Verdict::Transparent if !is_full => {
                     done.transparent += 1;
-                    pause(done.transparent).await;
-                    match self.lane(&call).await {
-                        Ok(lane) => running.push(Running::start(&call, lane, previous, message)),
-                        Err(unreached) => return done.with(unreached.into()),
+                    let lane = match running.is_empty() {
+                        true => {
+                            pause(done.transparent).await;
+                            match self.lane(&call).await {
+                                Ok(lane) => Some(lane),
+                                Err(unreached) => return done.with(unreached.into()),
+                            }
+                        }
+                        // Once at the most for each that was under way.
+                        false => self
+                            .lane_now(&call)
+                            .filter(|_| done.transparent < MAX_ATTEMPTS),
+                    };
+                    match lane {
+                        Some(lane) => running.push(Running::start(&call, lane, previous, message)),
+                        None => hedges.give_up(),
                     }
                 }
                 _ => return done.with(Outcome::Ended(result)),
@@ -352,12 +371,20 @@ impl Balanced {
         }
     }
 
+    /// Where a call goes, if that is somewhere now.
+    fn lane_now(&self, call: &Call<'_>) -> Option<Arc<Lane>> {
+        match pick(&self.picker.borrow(), call.hash) {
+            Pick::To(lane) => Some(Arc::clone(lane)),
+            _ => None,
+        }
+    }
+
     /// Where a call goes; waits for it if need be.
     async fn lane(&self, call: &Call<'_>) -> Result<Arc<Lane>, Unreached> {
-        if let Pick::To(lane) = pick(&self.picker.borrow(), call.hash) {
-            return Ok(Arc::clone(lane));
+        match self.lane_now(call) {
+            Some(lane) => Ok(lane),
+            None => self.wait(call).await,
         }
-        self.wait(call).await
     }
 
     async fn wait(&self, call: &Call<'_>) -> Result<Arc<Lane>, Unreached> {

@@ -21,6 +21,9 @@ use super::resolve_schedule::Schedule;
 use super::resolver::Names;
 use super::subchannel::{Health, Id};
 
+/// What tasks have said and the driver has not heard; more wait to say it.
+const MAX_NEWS: usize = 64;
+
 /// What calls pick from.
 pub(crate) type Published = Picker<Arc<Lane>>;
 
@@ -58,8 +61,8 @@ pub(crate) struct Driver {
     subs: HashMap<Id, Sub>,
     asks: Arc<Asks>,
     picker: watch::Sender<Published>,
-    tell: mpsc::UnboundedSender<News>,
-    news: mpsc::UnboundedReceiver<News>,
+    tell: mpsc::Sender<News>,
+    news: mpsc::Receiver<News>,
     began: Instant,
     last_view: View,
     /// Connections came or went, so that what was published is not what there is.
@@ -88,8 +91,7 @@ struct Link {
 /// Ends with its holder.
 struct Task(AbortHandle);
 
-/// What tasks have to say. Each task says a few things at most, so that there are not more than
-/// tasks.
+/// What tasks have to say.
 enum News {
     Dialed(Id, u64, Result<Connection, Arc<str>>),
     Gone(Id, u64, Arc<str>),
@@ -117,7 +119,7 @@ impl Driver {
     /// receiver any more.
     pub(crate) fn start(parts: Parts) -> (watch::Receiver<Published>, Arc<Asks>) {
         let (picker, receiver) = watch::channel(Picker::Idle);
-        let (tell, news) = mpsc::unbounded_channel();
+        let (tell, news) = mpsc::channel(MAX_NEWS);
         let asks = Arc::<Asks>::default();
         let driver = Self {
             parts,
@@ -187,7 +189,8 @@ impl Driver {
             let (names, tell) = (self.parts.names.clone(), self.tell.clone());
             tokio::spawn(async move {
                 // Whoever is gone needs no answer.
-                let _ = tell.send(News::Resolved(names.look_up().await));
+                let found = names.look_up().await;
+                let _ = tell.send(News::Resolved(found)).await;
             });
         }
         let view = self.parts.balancer.view();
@@ -281,7 +284,10 @@ impl Driver {
         };
         let (number, tell) = (link.number, self.tell.clone());
         let tell = move |health| {
-            let _ = tell.send(News::Health(id, number, health));
+            let tell = tell.clone();
+            async move {
+                let _ = tell.send(News::Health(id, number, health)).await;
+            }
         };
         let watch = health::watch(link.connection.clone(), head.clone(), service.clone(), tell);
         let task = Task(tokio::spawn(watch).abort_handle());
@@ -312,7 +318,7 @@ impl Driver {
         );
         let task = tokio::spawn(async move {
             let made = dialer.dial(&to).await;
-            let _ = tell.send(News::Dialed(id, number, made));
+            let _ = tell.send(News::Dialed(id, number, made)).await;
         });
         let sub = self.subs.entry(id).or_insert_with(|| Sub {
             shown: address.to_string().into(),
@@ -376,7 +382,7 @@ impl Drop for Task {
 }
 
 /// Waits until a connection takes no more calls.
-async fn guard(id: Id, number: u64, connection: Connection, tell: mpsc::UnboundedSender<News>) {
+async fn guard(id: Id, number: u64, connection: Connection, tell: mpsc::Sender<News>) {
     let mut last = connection.readiness();
     while !matches!(last, Readiness::Closing | Readiness::Closed) {
         last = connection.changed(last).await;
@@ -385,5 +391,5 @@ async fn guard(id: Id, number: u64, connection: Connection, tell: mpsc::Unbounde
         Some(closed) => closed.to_string(),
         None => "the connection was closed".into(),
     };
-    let _ = tell.send(News::Gone(id, number, why.into()));
+    let _ = tell.send(News::Gone(id, number, why.into())).await;
 }

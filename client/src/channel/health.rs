@@ -14,20 +14,23 @@ pub(crate) const WATCH: &str = "/grpc.health.v1.Health/Watch";
 const SERVING: u64 = 1;
 
 /// Tells of `service`'s health for as long as the connection takes calls.
-pub(crate) async fn watch(
+pub(crate) async fn watch<F: Future<Output = ()> + Send>(
     connection: Connection,
     head: RequestHead,
     service: String,
-    tell: impl Fn(Health),
+    tell: impl Fn(Health) -> F + Send + Sync,
 ) {
     let mut backoff = Backoff::default();
     loop {
         let end = once(&connection, &head, &service, &mut backoff, &tell).await;
         match end {
             // A17: a server without the service is taken as healthy, for good.
-            End::Unimplemented => return tell(Health::Unwatched),
+            End::Unimplemented => return tell(Health::Unwatched).await,
             End::Gone => return,
-            End::Failed => tell(Health::NotServing),
+            // A server that has no room for one more who watches may well serve: larder bounds
+            // their number.
+            End::Full => tell(Health::Unwatched).await,
+            End::Failed => tell(Health::NotServing).await,
         }
         tokio::time::sleep(backoff.next(draw())).await;
     }
@@ -37,15 +40,16 @@ enum End {
     Unimplemented,
     /// The connection takes no more calls.
     Gone,
+    Full,
     Failed,
 }
 
-async fn once(
+async fn once<F: Future<Output = ()> + Send>(
     connection: &Connection,
     head: &RequestHead,
     service: &str,
     backoff: &mut Backoff,
-    tell: &impl Fn(Health),
+    tell: &(impl Fn(Health) -> F + Send + Sync),
 ) -> End {
     let (mut sending, mut receiving) = match connection.stream(head, None) {
         Ok(halves) => halves,
@@ -63,15 +67,17 @@ async fn once(
         match receiving.message().await {
             Ok(Some(message)) => {
                 backoff.reset();
-                tell(match status(&message) {
+                let health = match status(&message) {
                     SERVING => Health::Serving,
                     _ => Health::NotServing,
-                });
+                };
+                tell(health).await;
             }
             Ok(None) => {
                 let code = receiving.trailers().map(|trailers| trailers.code);
                 return match code {
                     Some(Code::UNIMPLEMENTED) => End::Unimplemented,
+                    Some(Code::RESOURCE_EXHAUSTED) => End::Full,
                     _ => End::Failed,
                 };
             }

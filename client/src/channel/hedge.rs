@@ -18,6 +18,9 @@ pub(crate) struct HedgingPolicy {
     pub(crate) non_fatal: CodeSet,
 }
 
+/// How long an attempt is put off at the least: without a delay it would be tried in a loop.
+const SHORTEST_DELAY: Duration = Duration::from_millis(5);
+
 /// The attempts of one hedged call. Time counts from anywhere.
 #[derive(Debug)]
 pub(crate) struct Hedges<'p> {
@@ -78,6 +81,17 @@ impl<'p> Hedges<'p> {
         self.due = (self.started < self.policy.max_attempts)
             .then(|| now.saturating_add(self.policy.delay));
         true
+    }
+
+    /// The attempt that is due has nowhere to go now, and others are under way: it is due a delay
+    /// later.
+    pub(crate) fn put_off(&mut self, now: Duration) {
+        self.due = Some(now.saturating_add(self.policy.delay.max(SHORTEST_DELAY)));
+    }
+
+    /// An attempt that was to be made again is not: the others decide.
+    pub(crate) const fn give_up(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
     }
 
     /// An attempt ended.

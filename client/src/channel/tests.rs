@@ -438,16 +438,21 @@ async fn a_server_that_is_not_serving_gets_no_calls() {
     let sick = Server::start(Manner::Speaks(100), health(2)).await;
     let well = Server::start(Manner::Speaks(100), health(1)).await;
     // One that has no health counts as well.
-    let plain = Server::start(Manner::Speaks(100), |_, seen| match seen.path.as_str() {
-        super::health::WATCH => Reply::Status(12, vec![]),
-        _ => Reply::Ok(seen.body.clone()),
-    })
-    .await;
+    let without = |code: u8| {
+        move |_: usize, seen: &server::Seen| match seen.path.as_str() {
+            super::health::WATCH => Reply::Status(code, vec![]),
+            _ => Reply::Ok(seen.body.clone()),
+        }
+    };
+    let plain = Server::start(Manner::Speaks(100), without(12)).await;
+    // As does one that has no room for more who watch; one that fails otherwise does not.
+    let busy = Server::start(Manner::Speaks(100), without(8)).await;
+    let failing = Server::start(Manner::Speaks(100), without(13)).await;
     let json = r#"{"healthCheckConfig": {"serviceName": "a.B"},
                    "loadBalancingConfig": [{"round_robin": {}}]}"#;
-    let config = config(&[&sick, &well, &plain]);
+    let config = config(&[&sick, &well, &plain, &busy, &failing]);
     let caller = Caller::with(config.with_service_config(json).unwrap());
-    until_asked_for_health(&caller, &[&sick, &well, &plain]).await;
+    until_asked_for_health(&caller, &[&sick, &well, &plain, &busy, &failing]).await;
     for _ in 0..60 {
         caller.answer().await.unwrap();
     }
@@ -455,8 +460,8 @@ async fn a_server_that_is_not_serving_gets_no_calls() {
         let calls = server.calls().into_iter();
         calls.filter(|seen| seen.path == PATH).count()
     };
-    assert_eq!(calls(&sick), 0);
-    assert!(calls(&well) > 0 && calls(&plain) > 0);
+    assert_eq!(calls(&sick) + calls(&failing), 0);
+    assert!(calls(&well) > 0 && calls(&plain) > 0 && calls(&busy) > 0);
     let watch = &well.calls()[0];
     assert_eq!(watch.body, b"\x0a\x03a.B");
 }
