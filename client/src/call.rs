@@ -418,7 +418,10 @@ impl<R: Message> Replies<R> {
         }
         match trailers.code.0 {
             0 => Ok(None),
-            _ => Err(status::from_trailers(trailers, self.repeat)),
+            _ => {
+                let error = status::from_trailers(trailers, self.repeat);
+                Err(error.after(1, Earlier::NoEffect))
+            }
         }
     }
 
@@ -430,6 +433,6 @@ impl<R: Message> Replies<R> {
         if let Some(mut watch) = self.watch.take() {
             watch.lost(&lost);
         }
-        status::from_lost(lost, self.repeat)
+        status::from_lost(lost, self.repeat).after(1, Earlier::NoEffect)
     }
 }

@@ -213,7 +213,10 @@ impl Balanced {
         message: &mut (impl FnMut(&mut Vec<u8>) + Send),
     ) -> Done {
         match call.tries {
-            Tries::Hedge(policy) if call.reads => self.hedged(call, policy, message).await,
+            Tries::Hedge(policy) if call.reads => {
+                // It holds several attempts, for which other calls need no place.
+                Box::pin(self.hedged(call, policy, message)).await
+            }
             Tries::Retry(policy) => self.retried(call, Some(policy), message).await,
             Tries::Once | Tries::Hedge(_) => self.retried(call, None, message).await,
         }

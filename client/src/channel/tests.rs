@@ -139,7 +139,7 @@ impl Caller {
         };
         self.channel
             .unary(call, &mut |out: &mut Vec<u8>| {
-                out.extend_from_slice(b"hello")
+                out.extend_from_slice(b"hello");
             })
             .await
     }
