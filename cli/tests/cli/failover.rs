@@ -59,9 +59,9 @@ async fn work(client: Client, name: u32, done: Arc<AtomicU64>) -> u64 {
     while done.load(Ordering::Relaxed) == 0 {
         let key = format!("{name}-{}", calls % 50);
         let set = client.set(&key, "value", SetOptions::new()).await;
-        set.unwrap_or_else(|error| panic!("set {key}: {error:?}"));
+        set.expect("a set that may be repeated");
         let get = client.get(&key).await;
-        get.unwrap_or_else(|error| panic!("get {key}: {error:?}"));
+        get.expect("a get");
         calls += 2;
     }
     calls
