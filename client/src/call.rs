@@ -80,8 +80,8 @@ impl Client {
         decode(&message)
     }
 
-    /// Makes a unary call, and leaves its answer encoded.
-    pub(crate) async fn call_for<Q: Message, R>(
+    /// The message that answers a unary call.
+    async fn call_for<Q: Message, R>(
         &self,
         method: Method<Q, R>,
         request: &Q,

@@ -5,7 +5,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed={proto}/rpc.proto");
     let files = protox::compile(["rpc.proto"], [proto])?;
     tonic_prost_build::configure()
-        .build_client(false)
         // Values are shared, not copied.
         .bytes(".")
         .compile_fds(files)?;

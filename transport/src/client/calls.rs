@@ -55,6 +55,8 @@ pub(super) struct Call {
     pub(super) messages: VecDeque<Bytes>,
     /// How it ended.
     pub(super) end: Option<Result<Trailers, Failed>>,
+    /// Its caller was woken for its end, and has not come for it.
+    pub(super) is_told: bool,
     /// Those who hold it: two halves of a stream, or one caller.
     pub(super) holders: u8,
 }
@@ -110,6 +112,7 @@ impl Call {
         self.end = Some(end);
         self.waiting = None;
         self.sending.clear();
+        self.is_told = self.reader.is_some();
         wake.extend(self.reader.take());
         wake.extend(self.writer.take());
     }
@@ -234,6 +237,7 @@ impl Calls {
         // Its memory stays: the next call has a message too.
         call.messages.clear();
         call.end = None;
+        call.is_told = false;
         self.free.push(key.slot);
     }
 
@@ -270,6 +274,7 @@ impl Call {
             assembly: Assembly::default(),
             messages: VecDeque::new(),
             end: None,
+            is_told: false,
             holders: 0,
         }
     }

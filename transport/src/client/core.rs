@@ -68,6 +68,9 @@ pub(super) struct Core {
     pub(super) waiting_calls: usize,
     /// Calls whose request waits for a window or for room, in order.
     pub(super) blocked: VecDeque<Key>,
+    /// Callers that were woken for the end of their call and have not run since: more to
+    /// write comes from them.
+    pub(super) told: usize,
     /// Whom to wake once nobody looks at this any more.
     pub(super) wake: Vec<Waker>,
     /// Whom to wake when there is something to write, or an earlier time to keep.
@@ -132,6 +135,7 @@ impl Core {
             waiting: VecDeque::new(),
             waiting_calls: 0,
             blocked: VecDeque::new(),
+            told: 0,
             wake: Vec::new(),
             driver: None,
             calls_driver: false,
@@ -270,6 +274,7 @@ impl Core {
         }
         if let Some(call) = self.calls.at(key) {
             call.finish(end, &mut self.wake);
+            self.told += usize::from(call.is_told);
         }
         // There may be a stream for a call that waits, or no more to wait for.
         self.calls_driver |= self.waiting_calls > 0 || self.is_done();
@@ -293,6 +298,7 @@ impl Core {
             self.reset(key, ErrorCode::CANCEL, Failed::Reset(ErrorCode::CANCEL));
         }
         if let Some(call) = self.calls.at(key) {
+            self.told -= usize::from(std::mem::take(&mut call.is_told));
             call.holders -= 1;
             if call.holders == 0 {
                 self.calls.free(key);

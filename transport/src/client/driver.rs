@@ -53,6 +53,8 @@ pub(super) struct Driver<I> {
     /// Kept for the next turn.
     wake: Vec<Waker>,
     parting: Option<Instant>,
+    /// It has let others run before it, and does not do so twice.
+    gave_way: bool,
 }
 
 /// What a look at the connection says.
@@ -75,6 +77,7 @@ impl<I> Driver<I> {
             armed: None,
             wake: Vec::new(),
             parting: None,
+            gave_way: false,
         }
     }
 }
@@ -94,6 +97,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Driver<I> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Closed> {
         let this = &mut *self;
+        if this.gives_way(cx) {
+            return Poll::Pending;
+        }
         let now = tokio::time::Instant::now().into_std();
         for _ in 0..TURNS {
             let look = this.look(cx, now);
@@ -123,6 +129,24 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Driver<I> {
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
+    /// A runtime of many threads runs first what was woken last. The first caller that has
+    /// its answer and asks again would have this write its request alone, and so would
+    /// each after it: this lets those run that are about to ask, and writes for all.
+    fn gives_way(&mut self, cx: &Context<'_>) -> bool {
+        if std::mem::take(&mut self.gave_way) {
+            return false;
+        }
+        let mut core = self.shared.lock();
+        if core.told == 0 || core.out.is_empty() {
+            return false;
+        }
+        set(&mut core.driver, cx.waker());
+        drop(core);
+        self.gave_way = true;
+        cx.waker().wake_by_ref();
+        true
+    }
+
     /// Does what is due, and takes what is to leave.
     fn look(&mut self, cx: &Context<'_>, now: Instant) -> Look {
         let mut core = self.shared.lock();

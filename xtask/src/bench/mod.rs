@@ -10,6 +10,7 @@
 //! | `results.rs` | medians and ratios over the rounds |
 //! | `report.rs` | the table on standard output, and `docs/performance.md` |
 //! | `chart.rs` | `docs/performance.svg` |
+//! | `client.rs` | larder's client beside tonic's: `cargo xtask bench client` |
 //! | `machine.rs` | the machine, and where programs run on it |
 //!
 //! What counts first is the time of the processor that a server uses for a
@@ -19,6 +20,7 @@
 //! is slower for all.
 
 mod chart;
+mod client;
 mod machine;
 mod measure;
 mod programs;
@@ -31,7 +33,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 use self::machine::Cores;
 use self::measure::Measurer;
@@ -45,7 +47,10 @@ const ROUNDS: usize = 3;
 
 /// `cargo xtask bench`.
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    of: Option<BenchOf>,
     /// Fewer scenarios, and shorter ones: some 4 minutes once all is built
     #[arg(long)]
     quick: bool,
@@ -67,6 +72,13 @@ pub(crate) struct BenchArgs {
     /// List the scenarios
     #[arg(long)]
     list: bool,
+}
+
+/// What is measured, if it is not the server.
+#[derive(Subcommand)]
+enum BenchOf {
+    /// larder's Rust client beside tonic's
+    Client(client::ClientArgs),
 }
 
 /// Where programs run.
@@ -91,6 +103,9 @@ struct Times {
 /// When something cannot be built, started or measured, or a server answers
 /// wrongly.
 pub(crate) fn run(root: &Path, args: &BenchArgs) -> anyhow::Result<()> {
+    if let Some(BenchOf::Client(args)) = &args.of {
+        return client::run(root, args);
+    }
     let scope = match args.quick {
         true => Scope::Quick,
         false => Scope::Full,

@@ -137,7 +137,8 @@ impl Programs {
     }
 }
 
-fn build_larder(shell: &Shell) -> anyhow::Result<PathBuf> {
+/// Builds larder for release.
+pub(super) fn build_larder(shell: &Shell) -> anyhow::Result<PathBuf> {
     let build = ["build", "--locked", "--release", "--package", "larder-cli"];
     shell.run(cargo(shell).args(build))?;
     Ok(target(shell)?.join("release/larder"))
@@ -150,7 +151,8 @@ fn build_echo(shell: &Shell) -> anyhow::Result<PathBuf> {
     Ok(target(shell)?.join("release/examples/echo_cache"))
 }
 
-fn build_tonic(shell: &Shell, target: &Path, profile: &[&str]) -> anyhow::Result<()> {
+/// Builds the peer, its server and its client.
+pub(super) fn build_tonic(shell: &Shell, target: &Path, profile: &[&str]) -> anyhow::Result<()> {
     let mut build = shell.command("cargo", TONIC);
     build
         .args(["build", "--locked", "--target-dir"])

@@ -138,6 +138,56 @@ async fn many_callers_share_a_write_and_a_wake_up() {
     assert!(idle <= 1, "{idle} turns of an idle connection");
 }
 
+/// As on a runtime that runs first what was woken last.
+#[tokio::test(start_paused = true)]
+async fn callers_that_ask_again_at_once_share_a_write() {
+    let (near, far) = tokio::io::duplex(1 << 20);
+    let (connection, driver) = Connection::start(near, Config::default());
+    let mut driver = Box::pin(driver);
+    let cx = &mut std::task::Context::from_waker(std::task::Waker::noop());
+    let mut peer = Peer {
+        io: far,
+        decoder: Decoder::new(4096),
+        fields: Fields::default(),
+        out: Vec::new(),
+    };
+    write_settings(&mut peer.out, &[]);
+    peer.flush().await;
+    assert!(driver.as_mut().poll(cx).is_pending());
+    let mut calls: Vec<_> = (0..3).map(|_| Box::pin(ask(&connection, b"x"))).collect();
+    for call in &mut calls {
+        assert!(call.as_mut().poll(cx).is_pending());
+    }
+    assert!(driver.as_mut().poll(cx).is_pending());
+    let mut preface = [0; PREFACE.len()];
+    peer.io.read_exact(&mut preface).await.unwrap();
+    for _ in 0..3 {
+        peer.frame().await;
+    }
+    for stream in [1, 3, 5] {
+        peer.asked().await;
+        peer.answer(stream, b"y");
+    }
+    peer.flush().await;
+    assert!(driver.as_mut().poll(cx).is_pending());
+    // One has its answer and asks again; the driver lets the others do so first, and
+    // waits for them no longer than once.
+    assert!(calls[0].as_mut().poll(cx).is_ready());
+    let _first = ask(&connection, b"x");
+    let mut nothing = [0];
+    assert!(driver.as_mut().poll(cx).is_pending());
+    let mut read = Box::pin(peer.io.read(&mut nothing));
+    assert!(read.as_mut().poll(cx).is_pending());
+    drop(read);
+    assert!(calls[1].as_mut().poll(cx).is_ready());
+    let _second = ask(&connection, b"x");
+    assert!(driver.as_mut().poll(cx).is_pending());
+    assert_eq!(peer.asked().await.stream, 7);
+    assert_eq!(peer.asked().await.stream, 9);
+    drop(calls);
+    assert_eq!(connection.0.shared.lock().told, 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn streams_go_both_ways_at_once() {
     let (connection, mut peer, _driven) = greeted(Config::default(), &[]).await;
