@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
+use larder_transport::client::Keepalive;
 
 use crate::channel::{Balancing, Resolver, ServiceConfig, SystemResolver};
 use crate::error::Error;
@@ -23,6 +24,13 @@ const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Largest reply, bytes: a full batch of 3 MiB and one more value of 3 MiB,
 /// with room to spare.
 const DEFAULT_MAX_REPLY_BYTES: usize = 16 << 20;
+
+/// A network that swallows packets is noticed within two intervals (gRFC A8).
+const DEFAULT_KEEPALIVE: Keepalive = Keepalive {
+    interval: Duration::from_secs(30),
+    timeout: Duration::from_secs(10),
+    without_calls: false,
+};
 
 /// Where a server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +71,7 @@ pub struct ClientConfig {
     pub(crate) service_config: Arc<ServiceConfig>,
     pub(crate) balancing: Option<Balancing>,
     pub(crate) resolver: SharedResolver,
+    pub(crate) keepalive: Keepalive,
     pub(crate) authorities: Option<CaCertificates>,
     pub(crate) identity: Option<ClientIdentity>,
     pub(crate) server_check: ServerCheck,
@@ -315,6 +324,7 @@ impl ClientConfig {
             service_config: Arc::new(ServiceConfig::standard()),
             balancing: None,
             resolver: SharedResolver(Arc::new(SystemResolver)),
+            keepalive: DEFAULT_KEEPALIVE,
             authorities: None,
             identity: None,
             server_check: ServerCheck::Verify,
@@ -369,6 +379,19 @@ impl ClientConfig {
     /// What finds the addresses of names, in place of the system.
     pub fn with_resolver(mut self, resolver: impl Resolver) -> Self {
         self.resolver = SharedResolver(Arc::new(resolver));
+        self
+    }
+
+    /// After how much silence a connection with calls under way is asked for a
+    /// sign of life, and how long that may take before the connection is given
+    /// up (gRFC A8): 30 s and 10 s by default. An interval below 10 s counts as
+    /// 10 s, for servers end connections that ask too often.
+    pub fn with_keepalive(mut self, interval: Duration, timeout: Duration) -> Self {
+        self.keepalive = Keepalive {
+            interval,
+            timeout,
+            ..self.keepalive
+        };
         self
     }
 
@@ -466,7 +489,9 @@ impl ClientConfig {
 
     /// Refuses what would betray a secret or cannot work.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        if self.timeout.is_zero() || self.connect_timeout.is_zero() {
+        let keepalive = [self.keepalive.interval, self.keepalive.timeout];
+        let times = [self.timeout, self.connect_timeout].into_iter();
+        if times.chain(keepalive).any(|time| time.is_zero()) {
             return Err(Error::configuration("a timeout must be more than nothing"));
         }
         let is_clear = |endpoint: &Endpoint| matches!(endpoint.0, Place::ClearText(_));

@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use larder_client::{Balancing, Client, ClientConfig, RingHash, SetOptions};
@@ -53,18 +53,45 @@ impl Drop for Server {
     }
 }
 
-/// Makes calls that may be repeated until it is told to end; how many.
-async fn work(client: Client, name: u32, done: Arc<AtomicU64>) -> u64 {
-    let mut calls = 0;
-    while done.load(Ordering::Relaxed) == 0 {
-        let key = format!("{name}-{}", calls % 50);
-        let set = client.set(&key, "value", SetOptions::new()).await;
-        set.expect("a set that may be repeated");
-        let get = client.get(&key).await;
-        get.expect("a get");
-        calls += 2;
+/// Calls that may be repeated, as many tasks make them.
+#[derive(Default)]
+struct Work {
+    calls: AtomicU64,
+    is_over: AtomicBool,
+}
+
+impl Work {
+    async fn run(&self, client: Client, name: u32) {
+        for number in 0u64.. {
+            if self.is_over.load(Ordering::Relaxed) {
+                return;
+            }
+            let key = format!("{name}-{}", number % 50);
+            let set = client.set(&key, "value", SetOptions::new()).await;
+            set.expect("a set that may be repeated");
+            let get = client.get(&key).await;
+            get.expect("a get");
+            self.calls.fetch_add(2, Ordering::Relaxed);
+        }
     }
-    calls
+
+    /// Waits for so many calls more.
+    async fn goes_on(&self, calls: u64) {
+        let wanted = self.calls.load(Ordering::Relaxed) + calls;
+        while self.calls.load(Ordering::Relaxed) < wanted {
+            assert!(!self.is_over.load(Ordering::Relaxed), "a call has failed");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+/// Says so when its task ends, also by a panic.
+struct Ends(Arc<Work>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.is_over.store(true, Ordering::Relaxed);
+    }
 }
 
 async fn check(balancing: Balancing) {
@@ -73,23 +100,24 @@ async fn check(balancing: Balancing) {
     let all = servers.iter().map(|server| server.address.to_string());
     let target = format!("ipv4:{}", all.collect::<Vec<_>>().join(","));
     let config = ClientConfig::new(&target).unwrap();
-    let config = config.with_balancing(balancing.clone());
+    let config = config.with_balancing(balancing);
     let client = Client::connect(config.with_timeout(Duration::from_secs(20)))
         .await
         .unwrap();
-    let done = Arc::<AtomicU64>::default();
+    let work = Arc::<Work>::default();
     let workers: Vec<_> = (0..16)
-        .map(|name| tokio::spawn(work(client.clone(), name, Arc::clone(&done))))
+        .map(|name| {
+            let (client, ends) = (client.clone(), Ends(Arc::clone(&work)));
+            tokio::spawn(async move { ends.0.run(client, name).await })
+        })
         .collect();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    work.goes_on(500).await;
     servers[0].kill();
-    tokio::time::sleep(Duration::from_millis(700)).await;
-    done.store(1, Ordering::Relaxed);
-    let mut calls = 0;
+    work.goes_on(1000).await;
+    work.is_over.store(true, Ordering::Relaxed);
     for worker in workers {
-        calls += worker.await.unwrap();
+        worker.await.unwrap();
     }
-    assert!(calls > 500, "{balancing:?}: {calls} calls");
 
     // Back at its place; the others go. Whoever waits is served within one backoff.
     servers[0] = Server::start(servers[0].address);

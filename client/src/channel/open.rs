@@ -1,10 +1,9 @@
 //! From a configuration to a channel: nothing is connected to before a call asks.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use larder_api::wire;
-use larder_transport::client::{BadField, Config, Keepalive, RequestHead, Scheme};
+use larder_transport::client::{BadField, Config, RequestHead, Scheme};
 use rand::TryRngCore as _;
 
 use super::balancer::{Balancer, Settings};
@@ -19,13 +18,6 @@ use super::throttle::Throttle;
 use crate::config::{ClientConfig, Endpoint, Place};
 use crate::error::Error;
 use crate::tls::{server_name, tls_config};
-
-/// The connection is asked for a sign of life this often while calls are under way: a network that
-/// swallows packets is noticed within two of them (gRFC A8).
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-
-/// How long that sign may take.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How this client names itself.
 const USER_AGENT: &str = concat!("larder-rust/", env!("CARGO_PKG_VERSION"));
@@ -124,11 +116,7 @@ fn dialer(config: &ClientConfig) -> Result<Dialer, Error> {
             connection_window_bytes: wire::CONNECTION_WINDOW_BYTES,
             max_message_bytes: config.max_reply_bytes,
             greeting_timeout: config.connect_timeout,
-            keepalive: Some(Keepalive {
-                interval: KEEPALIVE_INTERVAL,
-                timeout: KEEPALIVE_TIMEOUT,
-                without_calls: false,
-            }),
+            keepalive: Some(config.keepalive),
             ..Config::default()
         },
         timeout: config.connect_timeout,

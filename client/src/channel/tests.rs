@@ -185,6 +185,17 @@ async fn until(what: &str, is_so: impl Fn() -> bool) {
     assert!(waited.is_ok(), "{what}");
 }
 
+/// Makes calls, one after the other, until something is so; all of them have to go well.
+async fn calls_until(caller: &Caller, is_so: impl Fn() -> bool) {
+    for _ in 0..10_000 {
+        caller.answer().await.unwrap();
+        if is_so() {
+            return;
+        }
+    }
+    panic!("10,000 calls changed nothing");
+}
+
 #[tokio::test]
 async fn a_call_goes_to_the_first_server_on_one_connection() {
     let (first, second) = (Server::echo().await, Server::echo().await);
@@ -221,6 +232,45 @@ async fn a_server_that_dies_is_left_for_the_next_without_a_failure() {
     }
     assert_eq!(second.connections(), 1);
     assert!(!second.calls().is_empty());
+}
+
+#[tokio::test]
+async fn a_server_that_sends_its_clients_away_costs_no_call_though_none_may_be_repeated() {
+    let server = Server::start(Manner::Speaks(100), |_, seen| {
+        Reply::Slow(Duration::from_millis(1), seen.body.clone())
+    })
+    .await;
+    let caller = Arc::new(Caller::to(&[&server]));
+    let is_over = Arc::<AtomicUsize>::default();
+    let callers = (0..8).map(|_| {
+        let (caller, is_over) = (Arc::clone(&caller), Arc::clone(&is_over));
+        tokio::spawn(async move {
+            let once = How {
+                safety: Safety::AtMostOnce,
+                ..USUAL
+            };
+            while is_over.load(Ordering::SeqCst) == 0 {
+                answer_of(caller.call(once).await).unwrap();
+            }
+        })
+    });
+    let callers: Vec<_> = callers.collect();
+    for connections in 1..=3 {
+        let calls = server.calls().len() + 40;
+        until("calls go on", || server.calls().len() > calls).await;
+        assert_eq!(server.connections(), connections);
+        // Old enough that its end is no failure.
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        tokio::time::resume();
+        server.send_away();
+        until("there is another", || server.connections() > connections).await;
+    }
+    is_over.store(1, Ordering::SeqCst);
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    assert!(server.calls().len() > 120);
 }
 
 #[tokio::test]
@@ -373,14 +423,12 @@ async fn calls_are_spread_as_the_policy_says() {
         ];
         let all: Vec<_> = servers.iter().collect();
         let caller = Caller::new(config(&all).with_balancing(balancing));
-        until_connected(&caller, &servers).await;
-        for _ in 0..90 {
-            caller.answer().await.unwrap();
-        }
-        for server in &servers {
-            assert_eq!(server.connections(), 1);
-            assert!(server.calls().len() > 10, "{}", server.calls().len());
-        }
+        calls_until(&caller, || {
+            servers.iter().all(|server| server.calls().len() > 10)
+        })
+        .await;
+        let connections = servers.each_ref().map(Server::connections);
+        assert_eq!(connections, [1; 3]);
     }
 }
 
@@ -452,34 +500,13 @@ async fn a_server_that_is_not_serving_gets_no_calls() {
                    "loadBalancingConfig": [{"round_robin": {}}]}"#;
     let config = config(&[&sick, &well, &plain, &busy, &failing]);
     let caller = Caller::with(config.with_service_config(json).unwrap());
-    until_asked_for_health(&caller, &[&sick, &well, &plain, &busy, &failing]).await;
-    for _ in 0..60 {
-        caller.answer().await.unwrap();
-    }
     let calls = |server: &Server| {
         let calls = server.calls().into_iter();
         calls.filter(|seen| seen.path == PATH).count()
     };
+    let used = [&well, &plain, &busy];
+    calls_until(&caller, || used.iter().all(|server| calls(server) > 10)).await;
     assert_eq!(calls(&sick) + calls(&failing), 0);
-    assert!(calls(&well) > 0 && calls(&plain) > 0 && calls(&busy) > 0);
     let watch = &well.calls()[0];
     assert_eq!(watch.body, b"\x0a\x03a.B");
-}
-
-async fn until_connected(caller: &Caller, servers: &[Server]) {
-    caller.answer().await.unwrap();
-    until("all are connected", || {
-        servers.iter().all(|server| server.connections() == 1)
-    })
-    .await;
-    tokio::time::sleep(Duration::from_millis(20)).await;
-}
-
-async fn until_asked_for_health(caller: &Caller, servers: &[&Server]) {
-    caller.answer().await.unwrap();
-    until("all are asked", || {
-        servers.iter().all(|server| !server.calls().is_empty())
-    })
-    .await;
-    tokio::time::sleep(Duration::from_millis(20)).await;
 }

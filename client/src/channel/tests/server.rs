@@ -11,6 +11,7 @@ use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
@@ -62,6 +63,7 @@ pub(super) struct Server {
     connections: Arc<AtomicUsize>,
     calls: Arc<Mutex<Vec<Seen>>>,
     cancelled: Arc<AtomicUsize>,
+    away: Arc<Notify>,
     tasks: Option<JoinSet<()>>,
 }
 
@@ -69,6 +71,7 @@ pub(super) struct Server {
 struct Shared {
     calls: Arc<Mutex<Vec<Seen>>>,
     cancelled: Arc<AtomicUsize>,
+    away: Arc<Notify>,
     script: Arc<Script>,
 }
 
@@ -93,9 +96,11 @@ impl Server {
         let shared = Shared {
             calls: Arc::default(),
             cancelled: Arc::default(),
+            away: Arc::default(),
             script: Arc::new(script),
         };
         let (calls, cancelled) = (Arc::clone(&shared.calls), Arc::clone(&shared.cancelled));
+        let away = Arc::clone(&shared.away);
         let connections = Arc::<AtomicUsize>::default();
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, manner, Arc::clone(&connections), shared));
@@ -104,6 +109,7 @@ impl Server {
             connections,
             calls,
             cancelled,
+            away,
             tasks: Some(tasks),
         }
     }
@@ -115,9 +121,11 @@ impl Server {
         let shared = Shared {
             calls: Arc::default(),
             cancelled: Arc::default(),
+            away: Arc::default(),
             script: Arc::new(|_, seen| Reply::Ok(seen.body.clone())),
         };
         let (calls, cancelled) = (Arc::clone(&shared.calls), Arc::clone(&shared.cancelled));
+        let away = Arc::clone(&shared.away);
         let connections = Arc::<AtomicUsize>::default();
         let count = Arc::clone(&connections);
         let mut tasks = JoinSet::new();
@@ -139,6 +147,7 @@ impl Server {
             connections,
             calls,
             cancelled,
+            away,
             tasks: Some(tasks),
         }
     }
@@ -155,6 +164,11 @@ impl Server {
     /// Calls that were reset by their client.
     pub(super) fn cancelled(&self) -> usize {
         self.cancelled.load(Ordering::SeqCst)
+    }
+
+    /// Sends its clients away, as the end of a connection's age does: calls under way end well.
+    pub(super) fn send_away(&self) {
+        self.away.notify_waiters();
     }
 
     pub(super) fn calls(&self) -> Vec<Seen> {
@@ -218,6 +232,7 @@ where
                 _ => return,
             },
             _ = hung_up.recv() => return,
+            () = shared.away.notified() => connection.graceful_shutdown(),
         }
     }
 }
