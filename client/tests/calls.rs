@@ -377,6 +377,63 @@ async fn nobody_listens() {
     assert!(std::error::Error::source(&error).is_some());
 }
 
+/// Carries bytes to a server; each connection can be cut.
+async fn proxy(to: String) -> (String, Log<tokio::task::AbortHandle>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = format!("http://{}", listener.local_addr().unwrap());
+    let connections = Log::default();
+    let made = Arc::clone(&connections);
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let mut far = tokio::net::TcpStream::connect(&to).await.unwrap();
+            let carried = tokio::spawn(async move {
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            });
+            note(&made, carried.abort_handle());
+        }
+    });
+    (server, connections)
+}
+
+#[tokio::test]
+async fn calls_share_a_connection_and_make_another_when_it_is_gone() {
+    let get = handler_fn(|_: RequestContext, request: wire::GetRequest| async move {
+        if request.key == b"slow" {
+            std::future::pending::<()>().await;
+        }
+        Response::ok(wire::GetResponse {
+            outcome: Some(get_response::Miss::default().into()),
+            ..wire::GetResponse::default()
+        })
+    });
+    let config = serve(Router::new().route(SERVICE, "Get", get)).await;
+    let behind = Client::lazy(config).unwrap().endpoint().to_string();
+    let (server, connections) = proxy(behind.replace("http://", "")).await;
+    let client = Client::lazy(ClientConfig::new(&server).unwrap()).unwrap();
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let client = client.clone();
+        calls.spawn(async move { client.get("x").await });
+    }
+    while let Some(found) = calls.join_next().await {
+        assert_eq!(found.unwrap().unwrap(), None);
+    }
+    assert_eq!(connections.lock().unwrap().len(), 1);
+
+    let slow = tokio::spawn({
+        let client = client.clone();
+        async move { client.get("slow").await }
+    });
+    client.get("x").await.unwrap();
+    connections.lock().unwrap()[0].abort();
+    let error = slow.await.unwrap().unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable);
+    assert!(!error.is_connect() && error.is_retryable());
+    client.get("x").await.unwrap();
+    client.get("x").await.unwrap();
+    assert_eq!(connections.lock().unwrap().len(), 2);
+}
+
 #[tokio::test]
 async fn a_deadline_ends_the_wait() {
     let get = handler_fn(|_: RequestContext, _: wire::GetRequest| {

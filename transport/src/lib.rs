@@ -1,5 +1,5 @@
 //! HTTP/2 for RPC: a server transport that answers a call inside the read loop of
-//! its connection.
+//! its connection, and a [client's connection](client) that many callers share.
 //!
 //! A gRPC call is to cost the server no more than a pipelined command of a simple
 //! text protocol does. So a call whose handler is ready at once never becomes a
@@ -17,6 +17,9 @@
 //!     frame     sections 4 and 6                                     │
 //!     hpack     RFC 7541                                            ─┘
 //! ```
+//!
+//! [`client`] stands on `frame`, `hpack` and the windows of `connection`; what else it
+//! has is described there.
 //!
 //! Read it with the RFCs open: each file names its section in its first line, and
 //! each module has a table of its files.

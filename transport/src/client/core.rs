@@ -28,8 +28,8 @@ use crate::frame::{
 };
 use crate::registry::Activity;
 
-/// Section 5.1.1: the last stream that a client can open.
-const LAST_STREAM: u32 = (1 << 31) - 1;
+/// Section 5.1.1: the last stream that a client could open. An hour of calls reaches it.
+pub(super) const LAST_STREAM: u32 = (1 << 31) - 1;
 
 /// How far a connection has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -245,13 +245,16 @@ impl Core {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(now));
         self.write_head(stream, head, left);
         self.calls_driver = true;
+        if self.next_stream >= LAST_STREAM {
+            // Section 5.1.1: whoever wants more makes another connection.
+            self.close_to_calls(Closed::Drained);
+        }
     }
 
     /// True if a call can have a stream now.
     pub(super) fn has_room(&self) -> bool {
         self.phase == Phase::Open
             && self.calls.open() < self.max_streams as usize
-            && self.next_stream < LAST_STREAM
             && self.out.len() < self.config.max_output_bytes
     }
 
@@ -398,7 +401,6 @@ impl Core {
     pub(super) fn show_readiness(&mut self) {
         let now = match &self.phase {
             Phase::Greeting => Readiness::Connecting,
-            Phase::Open if self.next_stream >= LAST_STREAM => Readiness::Closing,
             Phase::Open if self.calls.open() >= self.max_streams as usize => Readiness::Full,
             Phase::Open => Readiness::Ready,
             Phase::Closing(_) => Readiness::Closing,

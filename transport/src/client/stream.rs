@@ -173,6 +173,9 @@ impl Core {
             }
             return Poll::Ready(Ok(Next::Message(message)));
         }
+        if std::mem::take(&mut call.is_told) {
+            self.told -= 1;
+        }
         match &call.end {
             Some(Err(failed)) => Poll::Ready(Err(failed.clone())),
             Some(Ok(trailers)) => Poll::Ready(Ok(Next::End(trailers.clone()))),

@@ -329,6 +329,21 @@ async fn a_drained_connection_ends_with_its_calls() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_without_streams_left_ends_with_its_calls() {
+    let (connection, mut peer, driven) = greeted(Config::default(), &[]).await;
+    let last = core::LAST_STREAM - 2;
+    connection.0.shared.lock().next_stream = last;
+    let call = ask(&connection, b"x");
+    assert_eq!(connection.readiness(), Readiness::Closing);
+    let refused = ask(&connection, b"").await.unwrap_err();
+    assert_eq!(refused, Failed::NotSent(NotSent::Closing));
+    assert_eq!(peer.asked().await.stream, last);
+    peer.answer(last, b"y").flush().await;
+    assert_eq!(&call.await.unwrap().message[..], b"y");
+    assert_eq!(driven.await.unwrap(), Closed::Drained);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_connection_ends_with_its_last_handle() {
     let (connection, mut peer, driven) = greeted(Config::default(), &[]).await;
     let call = ask(&connection.clone(), b"x");
