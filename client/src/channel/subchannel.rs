@@ -33,6 +33,8 @@ pub(crate) struct Subchannel {
     failure: Option<Arc<str>>,
     /// A call asked for it, and it was not reached since.
     is_wanted: bool,
+    /// Its last connection did not last the shortest wait.
+    was_brief: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +86,7 @@ impl Subchannel {
             is_ejected: false,
             failure: None,
             is_wanted: false,
+            was_brief: false,
         }
     }
 
@@ -192,8 +195,9 @@ impl Subchannel {
         }
     }
 
-    /// A connection takes no more calls. One that did not last the shortest wait counts as an
-    /// attempt that failed: a server that hangs up on everybody is not called without a pause.
+    /// A connection takes no more calls. The second in a row that did not last the shortest wait
+    /// counts as an attempt that failed: a server that hangs up on everybody is not called without
+    /// a pause.
     pub(crate) fn lost(&mut self, now: Duration, why: Arc<str>, draw: f64) {
         let Link::Up {
             since, connections, ..
@@ -205,12 +209,16 @@ impl Subchannel {
             *connections -= 1;
             return;
         }
-        if now.saturating_sub(*since) < backoff::INITIAL {
+        let is_brief = now.saturating_sub(*since) < backoff::INITIAL;
+        if is_brief && self.was_brief {
             self.down(now, why, draw);
         } else {
-            self.backoff.reset();
             self.link = Link::Idle;
         }
+        if !is_brief {
+            self.backoff.reset();
+        }
+        self.was_brief = is_brief;
         self.health = Health::Unwatched;
     }
 
@@ -323,15 +331,28 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_is_lost_at_once_counts_as_a_failure() {
+    fn connections_that_are_lost_at_once_count_as_failures_from_the_second_on() {
         let mut sub = subchannel();
-        for (connected, lost, next) in [(0, 10, 1010), (1010, 1500, 3100)] {
+        // When it is there, when it is lost, and when the next may be tried.
+        for (connected, lost, next) in [
+            (0, 10, None),
+            (20, 30, Some(1030)),
+            (1030, 1500, Some(3100)),
+            (3100, 4100, None),
+            (4100, 4200, None),
+            (4200, 4300, Some(5300)),
+        ] {
             assert!(sub.connect());
             assert!(sub.connected(at(connected), Health::Unwatched));
             sub.lost(at(lost), why(), 0.5);
-            assert_eq!(sub.state(), State::TransientFailure);
-            assert_eq!(sub.wake_at(), Some(at(next)));
-            assert!(sub.tick(at(next)));
+            assert_eq!(sub.wake_at(), next.map(at), "lost at {lost}");
+            match next {
+                None => assert_eq!(sub.state(), State::Idle),
+                Some(next) => {
+                    assert_eq!(sub.state(), State::TransientFailure);
+                    assert!(sub.tick(at(next)));
+                }
+            }
         }
     }
 

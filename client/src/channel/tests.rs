@@ -318,13 +318,8 @@ async fn what_may_not_be_repeated_is_sent_once() {
         matches!(done.outcome, Outcome::Ended(Err(Failed::Lost(_)))),
         "{done:?}"
     );
-    // The server hung up within the shortest wait, which keeps it out for as long.
-    let patient = How {
-        wait: Wait::ForReady,
-        ..once
-    };
     for _ in 0..2 {
-        let done = caller.call(patient).await;
+        let done = caller.call(once).await;
         assert_eq!(answer_of(done).unwrap_err(), "UNAVAILABLE");
     }
     assert_eq!(server.calls().len(), 5);

@@ -183,10 +183,12 @@ fn round_robin_uses_what_is_ready_and_connects_to_the_rest() {
             (1300, "tick", "+1", "each 23"),
             (1301, "up 1", "", "each 123"),
             (4000, "lost 2", "resolve +2", "each 13"),
-            // Lost as soon as it was there: not without a pause again.
+            // Lost as soon as it was there, twice: not without a pause again.
             (4001, "up 2", "", "each 123"),
-            (4002, "lost 2", "resolve", "each 13"),
-            (4003, "resolve 3 1", "-2", "each 31"),
+            (4002, "lost 2", "resolve +2", "each 13"),
+            (4003, "up 2", "", "each 123"),
+            (4004, "lost 2", "resolve", "each 13"),
+            (4005, "resolve 3 1", "-2", "each 31"),
             (5000, "unresolved", "", "each 31"),
             (5000, "resolve", "", "each 31"),
         ],
