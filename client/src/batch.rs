@@ -24,6 +24,9 @@ impl Client {
     /// As [`get`](Self::get), and for more keys than the server allows in a
     /// batch.
     pub async fn batch_get<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Entry>>, Error> {
+        if self.spreads_keys() {
+            return self.spread_get(keys).await;
+        }
         let mut found: Vec<Option<Entry>> = vec![None; keys.len()];
         let mut open: Vec<usize> = (0..keys.len()).collect();
         while !open.is_empty() {
@@ -64,6 +67,9 @@ impl Client {
         &self,
         items: Vec<BatchSetItem>,
     ) -> Result<Vec<Result<SetReply, Error>>, Error> {
+        if self.spreads_keys() {
+            return Ok(self.spread_set(items).await);
+        }
         let count = items.len();
         let is_same = |item: &BatchSetItem| item.options.condition == Condition::Always;
         let repeat = match items.iter().all(is_same) {
@@ -101,6 +107,9 @@ impl Client {
         &self,
         keys: &[K],
     ) -> Result<Vec<Result<bool, Error>>, Error> {
+        if self.spreads_keys() {
+            return Ok(self.spread_delete(keys).await);
+        }
         let request = wire::BatchDeleteRequest {
             namespace: self.namespace(),
             keys: keys.iter().map(|key| key.as_ref().to_vec()).collect(),

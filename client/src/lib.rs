@@ -72,6 +72,7 @@ mod method;
 mod metrics;
 mod options;
 mod route;
+mod spread;
 mod status;
 mod talk;
 mod tls;

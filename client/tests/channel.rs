@@ -9,7 +9,8 @@ use std::time::Duration;
 use connectrpc::{ConnectError, RequestContext, Response, Router, Server, handler_fn};
 use larder_api::cache_v1::{self as wire, batch_get_response, get_response, set_response};
 use larder_client::{
-    Client, ClientConfig, Code, Condition, FillError, FillOrigin, MetricValue, Metrics, SetOptions,
+    Balancing, Client, ClientConfig, Code, Condition, FillError, FillOrigin, MetricValue, Metrics,
+    RingHash, SetOptions,
 };
 use tokio::time::Instant;
 
@@ -354,4 +355,34 @@ async fn gets_of_the_same_moment_leave_as_one_batch() {
     };
     assert!(kept.await.unwrap().is_some());
     assert_eq!(made(), (0, 1));
+}
+
+#[tokio::test]
+async fn on_a_ring_the_keys_of_a_batch_go_where_each_belongs() {
+    let all = [Arc::<Counts>::default(), Arc::default()];
+    let mut target = Vec::new();
+    for counts in &all {
+        let config = serve(router(counts)).await;
+        target.push(config.endpoint().to_string().replace("http://", ""));
+    }
+    let config = ClientConfig::new(&format!("ipv4:{}", target.join(","))).unwrap();
+    let config = config.with_balancing(Balancing::ring_hash(RingHash::default()));
+    let client = Client::lazy(config).unwrap();
+    let keys: Vec<String> = (0..100).map(|number| format!("key-{number}")).collect();
+    let gets = || {
+        all.each_ref()
+            .map(|counts| counts.gets.load(Ordering::SeqCst))
+    };
+    for key in &keys {
+        client.get(key).await.unwrap().unwrap();
+    }
+    let alone = gets();
+    assert!(alone.iter().all(|gets| *gets > 20), "{alone:?}");
+    let found = client.batch_get(&keys).await.unwrap();
+    for (key, entry) in keys.iter().zip(found) {
+        assert_eq!(&entry.unwrap().key[..], key.as_bytes());
+    }
+    assert_eq!(gets(), alone.map(|gets| 2 * gets));
+    let batches = all.each_ref().map(|it| it.batches.load(Ordering::SeqCst));
+    assert_eq!(batches, [0, 0]);
 }

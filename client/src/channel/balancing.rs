@@ -99,7 +99,10 @@ impl Balancing {
         })
     }
 
-    /// The address that the entry's key leads to (gRFC A42). Calls without a key go anywhere.
+    /// The address that the entry's key leads to (gRFC A42). Batches become a call for each key.
+    /// What is about many keys in another way (lists, dumps, loads, deletes by prefix, usage)
+    /// goes to any one of the servers, and speaks of that one alone: ask each by a client of its
+    /// own.
     pub const fn ring_hash(ring: RingHash) -> Self {
         Self::new(Policy::RingHash(ring))
     }

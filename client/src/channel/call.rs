@@ -200,6 +200,11 @@ impl Balanced {
         }
     }
 
+    /// Whether a key belongs to one of the servers.
+    pub(crate) const fn hashes_keys(&self) -> bool {
+        self.hashes_keys
+    }
+
     /// What a call with this key is picked by, if that matters.
     pub(crate) fn hash(&self, key: Option<&[u8]>) -> Option<u64> {
         key.filter(|_| self.hashes_keys).map(Ring::hash)
