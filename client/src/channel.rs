@@ -12,12 +12,13 @@
 //! | `pick/` | what a policy comes to for a call: round robin, A48, A42 |
 //! | `driver.rs` | the task that carries out what the balancer wants |
 //! | `resolver.rs`, `resolve_schedule.rs`, `dial.rs`, `health.rs` | what it does: names, connections, A17 |
-//! | `lane.rs`, `ends.rs` | a subchannel and an attempt as calls see them |
+//! | `lane.rs`, `attempt.rs`, `ends.rs` | a subchannel and an attempt as calls see them |
 //!
 //! All that decides takes time, randomness and events as arguments, and is tested without a
 //! socket; `driver.rs` and `call.rs` are where they meet tokio.
 
 mod address;
+mod attempt;
 mod backoff;
 mod balancer;
 mod balancing;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 
-use crate::config::{ClientConfig, Place};
+use crate::config::ClientConfig;
+use crate::endpoint::Place;
 use crate::error::Error;
 use crate::tls::{server_name, tls_config};
 

@@ -9,16 +9,17 @@ use std::task::Poll;
 use std::time::Duration;
 
 use larder_transport::client::{
-    Failed, NotSent, Readiness, Receiving, RequestHead, Response, Sending, Unary,
+    Failed, NotSent, Readiness, Receiving, RequestHead, Response, Sending,
 };
 use rand::{Rng as _, RngCore as _};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::attempt::{Head, Running};
 use super::driver::{Ask, Asks, Published};
-use super::ends::{end_of, speaks_well};
+use super::ends::end_of;
 use super::hedge::{Hedges, HedgingPolicy, Verdict};
-use super::lane::{Lane, UnderWay};
+use super::lane::Lane;
 use super::pick::{Lane as _, Pick, Picker, Ring};
 use super::retry::{AttemptEnd, Attempts, MAX_ATTEMPTS, Next, RetryPolicy, Safety};
 use super::service_config::Tries;
@@ -27,9 +28,6 @@ use crate::interceptor::{AttemptWatch, Told};
 
 /// Calls that wait for a connection at a time; one more fails.
 const MAX_WAITING_CALLS: usize = 10_000;
-
-/// Metadata that says how often a call was sent before (gRFC A6).
-const PREVIOUS_ATTEMPTS: &str = larder_api::wire::PREVIOUS_ATTEMPTS;
 
 /// Longest pause between transparent retries, of which there may be any number: a server that takes
 /// connections and no calls is not asked in a loop.
@@ -75,12 +73,6 @@ pub(crate) enum Wait {
     FailFast,
     /// It waits until its deadline.
     ForReady,
-}
-
-/// The head of an attempt: that of its method, copied only if something is added.
-struct Head<'a> {
-    base: &'a RequestHead,
-    own: Option<RequestHead>,
 }
 
 /// A stream that was opened.
@@ -153,36 +145,6 @@ pub(crate) struct Done {
 
 /// Holds a place among the calls that wait.
 struct Place<'a>(&'a AtomicUsize);
-
-impl<'a> Head<'a> {
-    fn new(call: &Call<'a>, target: usize, previous: u32) -> Self {
-        let base = call.heads.head(target);
-        let own = call
-            .metadata
-            .map(|other| base.clone().with_metadata_of(other));
-        let mut head = Self { base, own };
-        if previous > 0 {
-            let value = previous.to_string();
-            let set = head.own().set_metadata(PREVIOUS_ATTEMPTS, value.as_bytes());
-            set.expect("a number is a field's value");
-        }
-        head
-    }
-
-    fn own(&mut self) -> &mut RequestHead {
-        self.own.get_or_insert_with(|| self.base.clone())
-    }
-
-    /// Tells that an attempt starts.
-    fn told(&mut self, call: &Call<'_>, lane: &Lane, previous: u32) -> Option<AttemptWatch> {
-        let told = call.told?;
-        Some(told.start(Arc::clone(lane.address()), previous, self.own()))
-    }
-
-    fn get(&self) -> &RequestHead {
-        self.own.as_ref().unwrap_or(self.base)
-    }
-}
 
 impl Balanced {
     pub(crate) fn new(
@@ -480,55 +442,6 @@ impl Done {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// An attempt under way. Dropped, it is given up, and its server told so.
-struct Running {
-    unary: Unary,
-    lane: Arc<Lane>,
-    _under_way: UnderWay,
-    previous: u32,
-    watch: Option<AttemptWatch>,
-}
-
-impl Running {
-    fn start(
-        call: &Call<'_>,
-        lane: Arc<Lane>,
-        previous: u32,
-        message: &mut impl FnMut(&mut Vec<u8>),
-    ) -> Self {
-        let mut head = Head::new(call, lane.target(), previous);
-        let watch = head.told(call, &lane, previous);
-        let under_way = lane.begin();
-        let deadline = call.deadline.map(Instant::into_std);
-        let unary = lane.connection().unary(head.get(), message, deadline);
-        Self {
-            unary,
-            lane,
-            _under_way: under_way,
-            previous,
-            watch,
-        }
-    }
-}
-
-impl Future for Running {
-    type Output = Result<Response, Failed>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
-        let polled = Pin::new(&mut self.unary).poll(cx);
-        if let Poll::Ready(result) = &polled {
-            let end = end_of(result);
-            if end != AttemptEnd::NotSent {
-                self.lane.count(speaks_well(end));
-            }
-            if let Some(mut watch) = self.watch.take() {
-                watch.answered(result);
-            }
-        }
-        polled
     }
 }
 

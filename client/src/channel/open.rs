@@ -15,7 +15,8 @@ use super::health::WATCH;
 use super::lane::Counts;
 use super::resolver::{Name, Names};
 use super::throttle::Throttle;
-use crate::config::{ClientConfig, Endpoint, Place};
+use crate::config::ClientConfig;
+use crate::endpoint::{Endpoint, Place};
 use crate::error::Error;
 use crate::tls::{server_name, tls_config};
 
