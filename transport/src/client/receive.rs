@@ -40,6 +40,10 @@ impl Core {
     /// again, with more after it.
     pub(super) fn receive(&mut self, input: &[u8], now: Instant) -> usize {
         self.times.heard(now);
+        if self.phase == Phase::Greeting && input.starts_with(b"HTTP/1") {
+            // As a frame it would be one of four million bytes, which says little.
+            self.fail(ErrorCode::PROTOCOL_ERROR, "it speaks HTTP/1.1");
+        }
         let mut used = 0;
         while !matches!(self.phase, Phase::Closed(_)) {
             let Some(head) = FrameHead::parse(&input[used..]) else {

@@ -395,16 +395,15 @@ async fn the_first_frame_is_settings_or_nothing_is_sent() {
     );
     assert_eq!(driven.await.unwrap(), why);
 
-    // HTTP/1.1 speaks like this.
-    let (connection, mut peer, _driven) = silent(Config::default()).await;
+    let (connection, mut peer, driven) = silent(Config::default()).await;
     let call = ask(&connection, b"");
     peer.out
         .extend_from_slice(b"HTTP/1.1 400 Bad Request\r\n\r\n");
     peer.flush().await;
-    assert!(matches!(
-        call.await,
-        Err(Failed::NotSent(NotSent::Closed(Closed::Fault(..))))
-    ));
+    let why = Closed::Fault(ErrorCode::PROTOCOL_ERROR, "it speaks HTTP/1.1");
+    let failed = Failed::NotSent(NotSent::Closed(why.clone()));
+    assert_eq!(call.await, Err(failed));
+    assert_eq!(driven.await.unwrap(), why);
 }
 
 #[tokio::test(start_paused = true)]
