@@ -59,6 +59,8 @@ pub(crate) struct Driver {
     parts: Parts,
     schedule: Schedule,
     subs: HashMap<Id, Sub>,
+    /// The look-up under way.
+    resolving: Option<Task>,
     asks: Arc<Asks>,
     picker: watch::Sender<Published>,
     tell: mpsc::Sender<News>,
@@ -125,6 +127,7 @@ impl Driver {
             parts,
             schedule: Schedule::default(),
             subs: HashMap::new(),
+            resolving: None,
             asks: Arc::clone(&asks),
             picker,
             tell,
@@ -187,11 +190,12 @@ impl Driver {
         self.act();
         if self.schedule.start(now) {
             let (names, tell) = (self.parts.names.clone(), self.tell.clone());
-            tokio::spawn(async move {
-                // Whoever is gone needs no answer.
+            let task = tokio::spawn(async move {
                 let found = names.look_up().await;
+                // Whoever is gone needs no answer.
                 let _ = tell.send(News::Resolved(found)).await;
             });
+            self.resolving = Some(Task(task.abort_handle()));
         }
         let view = self.parts.balancer.view();
         if self.is_stale || view != self.last_view {

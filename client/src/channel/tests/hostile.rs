@@ -226,3 +226,48 @@ async fn a_channel_at_rest_is_not_woken() {
     assert!(parked() - before < 50, "{}", parked() - before);
     assert_eq!(server.connections(), 1);
 }
+
+#[tokio::test]
+async fn a_channel_that_is_dropped_leaves_nothing_behind() {
+    let alive = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    let before = alive();
+    let short = How {
+        within: Duration::from_millis(20),
+        wait: Wait::ForReady,
+        ..USUAL
+    };
+    // Connected, with health watched; on the way to a connection; in backoff.
+    let health = r#"{"healthCheckConfig": {"serviceName": ""}}"#;
+    for (manner, goes_well) in [
+        (Manner::Speaks(9), true),
+        (Manner::Mute, false),
+        (Manner::Closes, false),
+    ] {
+        let mut server = Server::start(manner, |_, seen| match seen.path.as_str() {
+            crate::channel::health::WATCH => Reply::Stream(vec![vec![8, 1]]),
+            _ => Reply::Ok(seen.body.clone()),
+        })
+        .await;
+        let config = config(&[&server]).with_balancing(Balancing::round_robin());
+        let caller = Caller::with(config.with_service_config(health).unwrap());
+        let how = if goes_well { USUAL } else { short };
+        let answer = answer_of(caller.call(how).await);
+        assert_eq!(answer.is_ok(), goes_well, "{manner:?}: {answer:?}");
+        assert!(alive() > before);
+        drop(caller);
+        if goes_well {
+            // The server's own task of the connection ends because the client closed it.
+            until("all but the listener are gone", || alive() == before + 1).await;
+        }
+        server.kill().await;
+        until("all are gone", || alive() == before).await;
+    }
+    let (caller, _) = resolved(vec![]);
+    answer_of(caller.call(short).await).unwrap_err();
+    drop(caller);
+    until("the look-up is given up", || alive() == before).await;
+}
