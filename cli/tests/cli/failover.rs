@@ -131,18 +131,18 @@ async fn check(balancing: Balancing) {
     assert!(patient.get("after").await.unwrap().is_some());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_call_fails_when_the_first_server_is_killed() {
     check(Balancing::pick_first()).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_call_fails_when_one_of_several_is_killed() {
     check(Balancing::round_robin()).await;
     check(Balancing::least_request()).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_call_fails_when_the_server_of_some_keys_is_killed() {
     check(Balancing::ring_hash(RingHash::default())).await;
 }

@@ -13,7 +13,7 @@ use larder_api::errors::Code;
 use larder_transport::client::{Failed, RequestHead, Response};
 use tokio::time::Instant;
 
-use super::balancing::{Balancing, RingHash};
+use super::balancing::{Balancing, OutlierEjection, RingHash};
 use super::call;
 use super::call::{Balanced, Call, Done, Outcome, Unreached, Wait};
 use super::ends::code_of;
@@ -468,6 +468,40 @@ async fn a_full_connection_gets_a_second_and_no_third() {
     }
     assert_eq!(server.connections(), 2);
     assert_eq!(server.calls().len(), 13);
+}
+
+#[tokio::test]
+async fn an_outlier_gets_no_calls_after_an_interval() {
+    let bad = Server::start(Manner::Speaks(100), |_, _| Reply::Status(13, vec![])).await;
+    let (good, other) = (Server::echo().await, Server::echo().await);
+    let all = [&good, &bad, &other];
+    let ejection = OutlierEjection::default().with_volume(2, 10);
+    let balancing = Balancing::round_robin().with_outlier_ejection(ejection);
+    let caller = Caller::new(config(&all).with_balancing(balancing));
+    let mut calls = 0;
+    while all.iter().any(|server| server.calls().len() < 15) {
+        let _ = caller.call(USUAL).await;
+        calls += 1;
+        assert!(calls < 10_000, "not all are called");
+    }
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(10)).await;
+    tokio::time::resume();
+    // The driver has looked at them once a few calls in a row go well.
+    let mut in_a_row = 0;
+    while in_a_row < 10 {
+        in_a_row = match answer_of(caller.call(USUAL).await) {
+            Ok(_) => in_a_row + 1,
+            Err(_) => 0,
+        };
+        calls += 1;
+        assert!(calls < 20_000, "it goes on being called");
+    }
+    let before = bad.calls().len();
+    for _ in 0..60 {
+        caller.answer().await.unwrap();
+    }
+    assert_eq!(bad.calls().len(), before);
 }
 
 #[tokio::test]
