@@ -219,7 +219,8 @@ impl ClientConfig {
     }
 
     /// Which of several addresses a call goes to; without it the service config
-    /// says, and that is [`Balancing::pick_first`] by default.
+    /// says, and that is [`Balancing::pick_first`] by default. All but that one
+    /// watch the servers' health (`healthCheckConfig` of the service config).
     pub fn with_balancing(mut self, balancing: Balancing) -> Self {
         self.balancing = Some(balancing);
         self

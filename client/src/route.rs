@@ -33,7 +33,8 @@ pub enum Target {
 }
 
 impl ClientConfig {
-    /// Reads certificates and keys, and opens nothing.
+    /// Reads certificates and keys, and opens nothing. Of several servers it is
+    /// the way to the first.
     ///
     /// # Errors
     /// A certificate, a key or a host name that cannot be used, or a token that

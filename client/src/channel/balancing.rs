@@ -107,7 +107,9 @@ impl Balancing {
         Self::new(Policy::RingHash(ring))
     }
 
-    /// Leaves out servers whose calls fail more than those of the others.
+    /// Leaves out servers whose calls fail more than those of the others: with `UNAVAILABLE`,
+    /// `INTERNAL`, `UNKNOWN`, `DEADLINE_EXCEEDED` or `DATA_LOSS`, for what a caller does wrong is
+    /// wrong everywhere. [`pick_first`](Self::pick_first) has nothing to compare, and ignores it.
     pub const fn with_outlier_ejection(mut self, ejection: OutlierEjection) -> Self {
         self.ejection = Some(ejection);
         self
