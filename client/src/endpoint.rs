@@ -25,7 +25,7 @@ pub(crate) enum Place {
 impl Endpoint {
     /// Parses `http://HOST[:PORT]`, `https://HOST[:PORT]`, `unix:PATH`, or gRPC's
     /// `dns:///HOST[:PORT]`, which is clear text until
-    /// [`ClientConfig::with_tls`] says otherwise, and whose port is 443 if none
+    /// [`with_tls`](crate::ClientConfig::with_tls) says otherwise, and whose port is 443 if none
     /// is given (`naming.md`).
     ///
     /// # Errors

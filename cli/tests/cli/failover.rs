@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use larder_client::{Balancing, Client, ClientConfig, RingHash, SetOptions};
+use larder_client::{Balancing, Client, ClientConfig, IncrementOptions, RingHash, SetOptions};
 
 /// A server that ends with the test.
 struct Server {
@@ -40,6 +40,14 @@ impl Server {
         }
     }
 
+    /// SIGTERM: it sends its clients away, and ends when their calls have.
+    fn drain(&mut self) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        assert!(sent.success());
+        assert!(self.child.wait().unwrap().success());
+    }
+
     /// SIGKILL: it says goodbye to nobody.
     fn kill(&mut self) {
         self.child.kill().unwrap();
@@ -49,7 +57,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.kill();
+        // Fails where it has ended.
+        let _ = self.child.kill();
+        self.child.wait().unwrap();
     }
 }
 
@@ -72,6 +82,16 @@ impl Work {
             let get = client.get(&key).await;
             get.expect("a get");
             self.calls.fetch_add(2, Ordering::Relaxed);
+        }
+    }
+
+    /// Increments, each of which may be sent to a server once.
+    async fn count(&self, client: Client, name: u32) {
+        while !self.is_over.load(Ordering::Relaxed) {
+            let add = client.increment(format!("count-{name}"), 1, IncrementOptions::new());
+            add.await
+                .expect("an increment that reached a server at most once");
+            self.calls.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -145,4 +165,29 @@ async fn no_call_fails_when_one_of_several_is_killed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_call_fails_when_the_server_of_some_keys_is_killed() {
     check(Balancing::ring_hash(RingHash::default())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_call_fails_when_a_server_is_drained_though_none_may_be_repeated() {
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let mut servers = [any, any].map(Server::start);
+    let all = servers.iter().map(|server| server.address.to_string());
+    let target = format!("ipv4:{}", all.collect::<Vec<_>>().join(","));
+    let config = ClientConfig::new(&target).unwrap();
+    let config = config.with_balancing(Balancing::round_robin());
+    let client = Client::connect(config).await.unwrap();
+    let work = Arc::<Work>::default();
+    let workers: Vec<_> = (0..16)
+        .map(|name| {
+            let (client, ends) = (client.clone(), Ends(Arc::clone(&work)));
+            tokio::spawn(async move { ends.0.count(client, name).await })
+        })
+        .collect();
+    work.goes_on(500).await;
+    tokio::task::block_in_place(|| servers[0].drain());
+    work.goes_on(500).await;
+    work.is_over.store(true, Ordering::Relaxed);
+    for worker in workers {
+        worker.await.unwrap();
+    }
 }
