@@ -39,8 +39,10 @@ const EXIT_CODES: &str = "Exit status: 0 done, 1 failed, 2 wrong command line, 3
     reason = "what a parser of arguments returns"
 )]
 fn server_url(text: &str) -> Result<String, String> {
-    let complete = text.contains("://") || text.starts_with("unix:");
-    Ok(if complete {
+    let schemes = ["unix:", "ipv4:", "ipv6:"];
+    let is_complete =
+        text.contains("://") || schemes.into_iter().any(|scheme| text.starts_with(scheme));
+    Ok(if is_complete {
         text.into()
     } else {
         format!("http://{text}")
@@ -467,5 +469,25 @@ impl From<String> for Secret {
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secret(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_without_a_scheme_is_one_of_http() {
+        for (text, url) in [
+            ("127.0.0.1:5051", "http://127.0.0.1:5051"),
+            ("cache", "http://cache"),
+            ("dns:5051", "http://dns:5051"),
+            ("https://cache", "https://cache"),
+            ("dns:///cache:5051", "dns:///cache:5051"),
+            ("unix:/run/larder.sock", "unix:/run/larder.sock"),
+            ("ipv4:10.0.0.1:1,10.0.0.2:1", "ipv4:10.0.0.1:1,10.0.0.2:1"),
+        ] {
+            assert_eq!(server_url(text).as_deref(), Ok(url));
+        }
     }
 }

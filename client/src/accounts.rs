@@ -5,7 +5,7 @@ use std::time::Duration;
 use larder_api::accounts_v1 as wire;
 use larder_api::protobuf::FieldMask;
 
-use crate::channel::Client;
+use crate::client::Client;
 use crate::config::Token;
 use crate::convert;
 use crate::error::{Error, Repeat};

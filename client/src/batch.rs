@@ -4,10 +4,11 @@ use larder_api::cache_v1 as wire;
 use larder_api::cache_v1::{batch_delete_response, batch_get_response, batch_set_response};
 
 use crate::cache::{no_outcome, set_reply};
-use crate::channel::Client;
+use crate::client::Client;
 use crate::convert;
 use crate::error::{Error, Repeat};
 use crate::method;
+use crate::options::Condition;
 use crate::status;
 use crate::types::{BatchSetItem, DeletedPrefix, Entry, SetReply};
 
@@ -23,6 +24,9 @@ impl Client {
     /// As [`get`](Self::get), and for more keys than the server allows in a
     /// batch.
     pub async fn batch_get<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Entry>>, Error> {
+        if self.spreads_keys() {
+            return self.spread_get(keys).await;
+        }
         let mut found: Vec<Option<Entry>> = vec![None; keys.len()];
         let mut open: Vec<usize> = (0..keys.len()).collect();
         while !open.is_empty() {
@@ -63,7 +67,15 @@ impl Client {
         &self,
         items: Vec<BatchSetItem>,
     ) -> Result<Vec<Result<SetReply, Error>>, Error> {
+        if self.spreads_keys() {
+            return Ok(self.spread_set(items).await);
+        }
         let count = items.len();
+        let is_same = |item: &BatchSetItem| item.options.condition == Condition::Always;
+        let repeat = match items.iter().all(is_same) {
+            true => Repeat::Same,
+            false => Repeat::Effect,
+        };
         let requests = items.into_iter().map(|item| {
             convert::set_request(self.namespace(), &item.key, item.value, item.options)
         });
@@ -72,9 +84,7 @@ impl Client {
             validate_only: self.is_dry_run(),
             ..wire::BatchSetRequest::default()
         };
-        let reply = self
-            .call(method::BATCH_SET, &request, Repeat::Effect)
-            .await?;
+        let reply = self.call(method::BATCH_SET, &request, repeat).await?;
         self.confirm(reply.validated_only)?;
         check_count(reply.results.len(), count)?;
         let results = reply.results.into_iter().map(|result| match result.result {
@@ -97,6 +107,9 @@ impl Client {
         &self,
         keys: &[K],
     ) -> Result<Vec<Result<bool, Error>>, Error> {
+        if self.spreads_keys() {
+            return Ok(self.spread_delete(keys).await);
+        }
         let request = wire::BatchDeleteRequest {
             namespace: self.namespace(),
             keys: keys.iter().map(|key| key.as_ref().to_vec()).collect(),
@@ -104,7 +117,7 @@ impl Client {
             ..wire::BatchDeleteRequest::default()
         };
         let reply = self
-            .call(method::BATCH_DELETE, &request, Repeat::Effect)
+            .call(method::BATCH_DELETE, &request, Repeat::Same)
             .await?;
         self.confirm(reply.validated_only)?;
         check_count(reply.results.len(), keys.len())?;
@@ -151,7 +164,7 @@ impl Client {
         request.namespace = self.namespace();
         request.validate_only = self.is_dry_run();
         let reply = self
-            .call(method::DELETE_PREFIX, &request, Repeat::Effect)
+            .call(method::DELETE_PREFIX, &request, Repeat::Same)
             .await?;
         self.confirm(reply.validated_only)?;
         Ok(DeletedPrefix {

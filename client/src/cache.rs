@@ -6,7 +6,7 @@ use larder_api::cache_v1::{
     delete_response, get_and_touch_response, get_response, set_response, touch_response,
 };
 
-use crate::channel::Client;
+use crate::client::Client;
 use crate::convert;
 use crate::error::{Error, Repeat};
 use crate::method;
@@ -61,7 +61,11 @@ impl Client {
         let mut request = convert::get_and_touch_request(self.namespace(), key.as_ref(), expiry);
         request.validate_only = self.is_dry_run();
         let reply = self
-            .call(method::GET_AND_TOUCH, &request, Repeat::Effect)
+            .call(
+                method::GET_AND_TOUCH,
+                &request,
+                Repeat::Same.on(&request.key),
+            )
             .await?;
         self.confirm(reply.validated_only)?;
         match reply.outcome {
@@ -87,7 +91,9 @@ impl Client {
         let mut request =
             convert::set_request(self.namespace(), key.as_ref(), value.into(), options);
         request.validate_only = self.is_dry_run();
-        let reply = self.call(method::SET, &request, repeat).await?;
+        let reply = self
+            .call(method::SET, &request, repeat.on(&request.key))
+            .await?;
         self.confirm(reply.validated_only)?;
         set_reply(reply)
     }
@@ -111,7 +117,9 @@ impl Client {
             validate_only: self.is_dry_run(),
             ..wire::DeleteRequest::default()
         };
-        let reply = self.call(method::DELETE, &request, repeat).await?;
+        let reply = self
+            .call(method::DELETE, &request, repeat.on(&request.key))
+            .await?;
         self.confirm(reply.validated_only)?;
         let outcome = match reply.outcome {
             Some(delete_response::Outcome::Applied(_)) => DeleteOutcome::Deleted,
@@ -139,7 +147,9 @@ impl Client {
     ) -> Result<Option<Entry>, Error> {
         let mut request = convert::touch_request(self.namespace(), key.as_ref(), expiry);
         request.validate_only = self.is_dry_run();
-        let reply = self.call(method::TOUCH, &request, Repeat::Effect).await?;
+        let reply = self
+            .call(method::TOUCH, &request, Repeat::Same.on(&request.key))
+            .await?;
         self.confirm(reply.validated_only)?;
         match reply.outcome {
             Some(touch_response::Outcome::Applied(entry)) => convert::entry(*entry).map(Some),
@@ -177,7 +187,9 @@ impl Client {
             validate_only: self.is_dry_run(),
             ..wire::IncrementRequest::default()
         };
-        let reply = self.call(method::INCREMENT, &request, repeat).await?;
+        let reply = self
+            .call(method::INCREMENT, &request, repeat.on(&request.key))
+            .await?;
         self.confirm(reply.validated_only)?;
         Ok(IncrementReply {
             value: reply.value,
@@ -225,7 +237,7 @@ impl Client {
 
     async fn get_as(&self, request: wire::GetRequest) -> Result<Option<Entry>, Error> {
         match self
-            .call(method::GET, &request, Repeat::Read)
+            .call(method::GET, &request, Repeat::Read.on(&request.key))
             .await?
             .outcome
         {
@@ -263,10 +275,10 @@ pub(crate) fn id_text(id: Option<RequestId>) -> String {
 
 /// Only conditional writes are recorded under their request id; repeating an
 /// unconditional one could undo what somebody wrote in between.
-fn repeat(condition: Condition, id: Option<&RequestId>) -> Repeat {
-    if id.is_some() && condition != Condition::Always {
-        Repeat::Once
-    } else {
-        Repeat::Effect
+pub(crate) fn repeat(condition: Condition, id: Option<&RequestId>) -> Repeat {
+    match (condition, id) {
+        (Condition::Always, _) => Repeat::Same,
+        (_, Some(_)) => Repeat::Once,
+        (_, None) => Repeat::Effect,
     }
 }

@@ -3,34 +3,69 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use buffa::{Message, SizeCache};
 use bytes::Bytes;
 use larder_api::errors::Code;
-use larder_transport::client::{
-    Failed, NotSent, Receiving, RequestHead, Response, SendClosed, Sending,
-};
+use larder_transport::client::{Failed, Receiving, RequestHead, Response, SendClosed, Sending};
 use tokio::time::Instant;
 
-use crate::channel::{Client, Mode};
-use crate::connector::ConnectFailure;
-use crate::error::{Error, Repeat};
-use crate::interceptor::Watch;
-use crate::link::NoLink;
-use crate::method::Method;
+use crate::channel::{Call, Done, Heads, MethodConfig, Outcome, Safety, Tries, Unreached, Wait};
+use crate::client::{Client, Mode};
+use crate::error::{Earlier, Error, Repeat};
+use crate::interceptor::{AttemptWatch, Watch};
+use crate::method::{Method, PerMethod};
 use crate::status;
-
-/// Tries for a connection that takes the call, where each was found to have closed just then.
-/// Nothing was sent before.
-const MAX_CONNECTIONS: u32 = 3;
 
 /// Why a call has no answer.
 #[derive(Debug)]
 pub(crate) enum Lost {
-    /// There was no connection.
-    Connect(Arc<ConnectFailure>),
+    /// There was no connection to send it on.
+    Unreached(Unreached),
     /// There was one.
     Call(Failed),
+}
+
+/// What the channel has to know of a call beside its message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct How<'a> {
+    repeat: Repeat,
+    /// The key that it is about, where it is about one.
+    key: Option<&'a [u8]>,
+}
+
+impl From<Repeat> for How<'_> {
+    fn from(repeat: Repeat) -> Self {
+        Self { repeat, key: None }
+    }
+}
+
+impl Repeat {
+    /// A call about one key.
+    pub(crate) const fn on(self, key: &[u8]) -> How<'_> {
+        How {
+            repeat: self,
+            key: Some(key),
+        }
+    }
+
+    /// Whether the channel may send it more than once.
+    const fn safety(self) -> Safety {
+        match self {
+            Self::Read | Self::Once | Self::Same => Safety::Repeatable,
+            Self::Effect => Safety::AtMostOnce,
+        }
+    }
+}
+
+/// The heads of one method, by target.
+struct HeadsOf<'a, Q, R>(&'a [PerMethod<RequestHead>], Method<Q, R>);
+
+impl<Q, R> Heads for HeadsOf<'_, Q, R> {
+    fn head(&self, target: usize) -> &RequestHead {
+        self.0[target].of(self.1)
+    }
 }
 
 impl Client {
@@ -39,9 +74,9 @@ impl Client {
         &self,
         method: Method<Q, R>,
         request: &Q,
-        repeat: Repeat,
+        how: impl Into<How<'_>>,
     ) -> Result<R, Error> {
-        let message = self.call_for(method, request, repeat).await?;
+        let message = self.call_for(method, request, how.into()).await?;
         decode(&message)
     }
 
@@ -50,47 +85,45 @@ impl Client {
         &self,
         method: Method<Q, R>,
         request: &Q,
-        repeat: Repeat,
+        how: How<'_>,
     ) -> Result<Bytes, Error> {
         let started = Instant::now();
-        let encoded = Encoded::new(request)?;
-        let head = self.heads().of(method);
-        let deadline = started.checked_add(self.timeout);
-        let interceptors = &self.channel.interceptors;
-        if interceptors.is_empty() {
-            let answer = self.exchange(head, encoded, deadline).await;
-            return finish(answer, repeat);
+        let config = self.channel.methods.of(method);
+        let mut encoded = Encoded::new(request)?;
+        check_size(encoded.bytes, config)?;
+        let timeout = config
+            .timeout
+            .map_or(self.timeout, |most| most.min(self.timeout));
+        let deadline = self.deadline(started.checked_add(timeout));
+        let heads = HeadsOf(self.heads(), method);
+        let (metadata, mut watch) = self.around(&heads, method.path(), Some(timeout));
+        let told = watch.as_ref().map(Watch::told);
+        if let Some(watch) = &watch {
+            watch.sent(encoded.bytes);
         }
-        let mut head = head.clone();
-        let timeout = Some(self.timeout);
-        let mut watch = Watch::start(interceptors.clone(), method.path(), timeout, &mut head);
-        watch.sent(encoded.bytes);
-        let answer = self.exchange(&head, encoded, deadline).await;
-        watch.answered(&answer);
-        finish(answer, repeat)
-    }
-
-    async fn exchange<Q: Message>(
-        &self,
-        head: &RequestHead,
-        mut encoded: Encoded<'_, Q>,
-        deadline: Option<Instant>,
-    ) -> Result<Response, Lost> {
-        let mut tries = 1;
-        loop {
-            let connection = self.channel.link.connection(deadline).await?;
-            let until = deadline.map(Instant::into_std);
-            let call = connection.unary(head, |out| encoded.write(out), until);
-            match call.await {
-                Err(Failed::NotSent(NotSent::Closed(_) | NotSent::Closing))
-                    if tries < MAX_CONNECTIONS =>
-                {
-                    tries += 1;
-                    encoded.again();
-                }
-                answer => return answer.map_err(Lost::Call),
+        let call = Call {
+            heads: &heads,
+            metadata: metadata.as_ref(),
+            tries: &config.tries,
+            safety: how.repeat.safety(),
+            reads: how.repeat == Repeat::Read,
+            deadline,
+            wait: self.wait(config),
+            hash: self.channel.balanced.hash(how.key),
+            told: told.as_ref(),
+        };
+        let mut is_again = false;
+        let mut write = |out: &mut Vec<u8>| {
+            if std::mem::replace(&mut is_again, true) {
+                encoded.again();
             }
+            encoded.write(out);
+        };
+        let done = self.channel.balanced.unary(call, &mut write).await;
+        if let Some(watch) = &mut watch {
+            watch.done(&done);
         }
+        finish(done, how.repeat, config)
     }
 
     /// Opens a stream in either direction, or in both.
@@ -100,14 +133,32 @@ impl Client {
         repeat: Repeat,
     ) -> Result<(Requests<Q>, Replies<R>), Error> {
         let started = Instant::now();
-        let timeout = self.channel.stream_deadline;
-        let deadline = timeout.and_then(|timeout| started.checked_add(timeout));
-        let mut head = self.heads().of(method).clone();
-        let interceptors = &self.channel.interceptors;
-        let mut watch = (!interceptors.is_empty())
-            .then(|| Watch::start(interceptors.clone(), method.path(), timeout, &mut head));
-        let opened = self.open_stream(&head, deadline).await;
-        let (sending, receiving) = opened.map_err(|lost| {
+        let config = self.channel.methods.of(method);
+        let limits = [self.channel.stream_deadline, config.timeout];
+        let timeout = limits.into_iter().flatten().min();
+        let deadline = self.deadline(timeout.and_then(|timeout| started.checked_add(timeout)));
+        let heads = HeadsOf(self.heads(), method);
+        let (metadata, mut watch) = self.around(&heads, method.path(), timeout);
+        let told = watch.as_ref().map(Watch::told);
+        let call = Call {
+            heads: &heads,
+            metadata: metadata.as_ref(),
+            tries: &Tries::Once,
+            safety: repeat.safety(),
+            reads: false,
+            deadline,
+            wait: self.wait(config),
+            hash: None,
+            told: told.as_ref(),
+        };
+        let opened = self.channel.balanced.stream(call).await;
+        let opened = opened.map_err(|outcome| {
+            let lost = match outcome {
+                Outcome::Unreached(unreached) => Lost::Unreached(unreached),
+                Outcome::Ended(Err(failed)) => Lost::Call(failed),
+                // A stream that has just been opened has no answer.
+                Outcome::Ended(Ok(_)) => Lost::Unreached(Unreached::TimedOut(None)),
+            };
             if let Some(watch) = &mut watch {
                 watch.lost(&lost);
             }
@@ -115,17 +166,35 @@ impl Client {
         })?;
         let sent = watch.as_ref().map(Watch::request_bytes);
         let requests = Requests {
-            sending,
+            sending: opened.sending,
             sent,
             messages: PhantomData,
         };
         let replies = Replies {
-            receiving,
+            receiving: opened.receiving,
+            attempt: opened.attempt,
             watch,
             repeat,
             messages: PhantomData,
         };
         Ok((requests, replies))
+    }
+
+    /// Waits until a call of a method would find a server.
+    pub(crate) async fn ready<Q, R>(&self, method: Method<Q, R>) -> Result<(), Unreached> {
+        let config = self.channel.methods.of(method);
+        let call = Call {
+            heads: &HeadsOf(self.heads(), method),
+            metadata: None,
+            tries: &Tries::Once,
+            safety: Safety::Repeatable,
+            reads: true,
+            deadline: self.deadline(None),
+            wait: self.wait(config),
+            hash: None,
+            told: None,
+        };
+        self.channel.balanced.ready(call).await
     }
 
     /// Makes a call whose answer is a stream.
@@ -143,48 +212,93 @@ impl Client {
         Ok(replies)
     }
 
-    async fn open_stream(
-        &self,
-        head: &RequestHead,
-        deadline: Option<Instant>,
-    ) -> Result<(Sending, Receiving), Lost> {
-        let mut tries = 1;
-        loop {
-            let connection = self.channel.link.connection(deadline).await?;
-            match connection.stream(head, deadline.map(Instant::into_std)) {
-                Err(Failed::NotSent(NotSent::Closed(_) | NotSent::Closing))
-                    if tries < MAX_CONNECTIONS =>
-                {
-                    tries += 1;
-                }
-                opened => return opened.map_err(Lost::Call),
-            }
-        }
-    }
-
-    fn heads(&self) -> &crate::method::Heads {
+    fn heads(&self) -> &[PerMethod<RequestHead>] {
         match self.mode {
             Mode::Real => &self.channel.heads,
             Mode::DryRun => &self.channel.dry_heads,
         }
     }
+
+    fn deadline(&self, own: Option<Instant>) -> Option<Instant> {
+        own.into_iter().chain(self.until).min()
+    }
+
+    fn wait(&self, config: &MethodConfig) -> Wait {
+        self.wait.unwrap_or(match config.wait_for_ready {
+            Some(true) => Wait::ForReady,
+            _ => Wait::FailFast,
+        })
+    }
+
+    /// What a call has beside its head, and who is told of it; nothing for the usual call.
+    fn around(
+        &self,
+        heads: &dyn Heads,
+        path: &'static str,
+        timeout: Option<Duration>,
+    ) -> (Option<RequestHead>, Option<Watch>) {
+        let interceptors = &self.channel.interceptors;
+        if self.trace.is_none() && interceptors.is_empty() {
+            return (None, None);
+        }
+        let mut head = heads.head(0).clone();
+        if let Some(trace) = &self.trace {
+            let set = head.set_metadata("traceparent", trace.as_bytes());
+            set.expect("it was checked");
+        }
+        let watch = (!interceptors.is_empty())
+            .then(|| Watch::start(interceptors.clone(), path, timeout, &mut head));
+        (Some(head), watch)
+    }
 }
 
-impl From<NoLink> for Lost {
-    fn from(no: NoLink) -> Self {
-        match no {
-            NoLink::Failed(failure) => Self::Connect(failure),
-            NoLink::Deadline => Self::Call(Failed::Deadline { sent: false }),
-        }
+fn check_size(bytes: usize, config: &MethodConfig) -> Result<(), Error> {
+    match config.max_request_bytes {
+        Some(most) if bytes > most => Err(Error::configuration(format!(
+            "the request has {bytes} bytes; the service config allows {most}"
+        ))),
+        _ => Ok(()),
     }
 }
 
 /// The message of an answer, if it has one.
-fn finish(answer: Result<Response, Lost>, repeat: Repeat) -> Result<Bytes, Error> {
-    match answer {
-        Ok(answer) if answer.trailers.code.0 == 0 => Ok(answer.message),
-        Ok(answer) => Err(status::from_trailers(&answer.trailers, repeat)),
-        Err(lost) => Err(status::from_lost(lost, repeat)),
+fn finish(done: Done, repeat: Repeat, config: &MethodConfig) -> Result<Bytes, Error> {
+    let (error, was_sent) = match done.outcome {
+        Outcome::Ended(Ok(answer)) if answer.trailers.code.0 == 0 => {
+            let bytes = answer.message.len();
+            match config.max_response_bytes {
+                Some(max) if bytes > max => {
+                    let failed = Failed::TooLarge { bytes, max };
+                    (status::from_lost(Lost::Call(failed), repeat), true)
+                }
+                _ => return Ok(answer.message),
+            }
+        }
+        Outcome::Ended(ended) => {
+            let was_sent = !matches!(
+                ended,
+                Err(Failed::NotSent(_) | Failed::Deadline { sent: false })
+            );
+            (error_of(ended, repeat), was_sent)
+        }
+        Outcome::Unreached(unreached) => {
+            (status::from_lost(Lost::Unreached(unreached), repeat), false)
+        }
+    };
+    let attempts = done.earlier.len() + usize::from(was_sent);
+    let mut earlier = done.earlier.into_iter();
+    let earlier = match earlier.any(|ended| error_of(ended, repeat).may_have_applied()) {
+        true => Earlier::MayHaveApplied,
+        false => Earlier::NoEffect,
+    };
+    let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
+    Err(error.after(attempts, earlier))
+}
+
+fn error_of(ended: Result<Response, Failed>, repeat: Repeat) -> Error {
+    match ended {
+        Ok(answer) => status::from_trailers(&answer.trailers, repeat),
+        Err(failed) => status::from_lost(Lost::Call(failed), repeat),
     }
 }
 
@@ -255,6 +369,7 @@ impl<Q: Message> Requests<Q> {
 /// What comes on a stream.
 pub(crate) struct Replies<R> {
     receiving: Receiving,
+    attempt: Option<AttemptWatch>,
     watch: Option<Watch>,
     repeat: Repeat,
     messages: PhantomData<fn() -> R>,
@@ -271,6 +386,9 @@ impl<R: Message> Replies<R> {
     pub(crate) async fn message(&mut self) -> Result<Option<R>, Error> {
         match self.receiving.message().await {
             Ok(Some(message)) => {
+                if let Some(attempt) = &mut self.attempt {
+                    attempt.received(message.len());
+                }
                 if let Some(watch) = &mut self.watch {
                     watch.received(message.len());
                 }
@@ -291,20 +409,30 @@ impl<R: Message> Replies<R> {
         let Some(trailers) = self.receiving.trailers() else {
             return Ok(None);
         };
+        let code = Code::from_number(trailers.code.0.into());
+        if let Some(mut attempt) = self.attempt.take() {
+            attempt.ended(code);
+        }
         if let Some(mut watch) = self.watch.take() {
-            watch.ended(Code::from_number(trailers.code.0.into()));
+            watch.ended(code);
         }
         match trailers.code.0 {
             0 => Ok(None),
-            _ => Err(status::from_trailers(trailers, self.repeat)),
+            _ => {
+                let error = status::from_trailers(trailers, self.repeat);
+                Err(error.after(1, Earlier::NoEffect))
+            }
         }
     }
 
     fn failed(&mut self, failed: Failed) -> Error {
+        if let Some(mut attempt) = self.attempt.take() {
+            attempt.failed(&failed);
+        }
         let lost = Lost::Call(failed);
         if let Some(mut watch) = self.watch.take() {
             watch.lost(&lost);
         }
-        status::from_lost(lost, self.repeat)
+        status::from_lost(lost, self.repeat).after(1, Earlier::NoEffect)
     }
 }

@@ -8,7 +8,7 @@ use larder_api::channelz_v1 as wire;
 use larder_api::channelz_v1::{address, security};
 use larder_api::protobuf::Timestamp;
 
-use crate::channel::Client;
+use crate::client::Client;
 use crate::convert::count;
 use crate::error::{Error, Repeat};
 use crate::method;

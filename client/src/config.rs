@@ -1,13 +1,14 @@
 //! Where the server is, and how a client presents itself.
 
 use std::fmt;
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
+use larder_transport::client::Keepalive;
 
+use crate::channel::{Balancing, Resolver, ServiceConfig, SystemResolver};
+use crate::endpoint::{Endpoint, Place, bad_url};
 use crate::error::Error;
 use crate::interceptor::{Interceptor, Interceptors};
 
@@ -23,19 +24,12 @@ const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// with room to spare.
 const DEFAULT_MAX_REPLY_BYTES: usize = 16 << 20;
 
-/// Where a server is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint(Place);
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// `http://HOST:PORT`.
-    ClearText(Uri),
-    /// `https://HOST:PORT`.
-    Tls(Uri),
-    /// `unix:PATH`.
-    Unix(PathBuf),
-}
+/// A network that swallows packets is noticed within two intervals (gRFC A8).
+const DEFAULT_KEEPALIVE: Keepalive = Keepalive {
+    interval: Duration::from_secs(30),
+    timeout: Duration::from_secs(10),
+    without_calls: false,
+};
 
 /// A bearer credential. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
@@ -58,6 +52,11 @@ pub struct ClientIdentity {
 #[must_use]
 pub struct ClientConfig {
     pub(crate) endpoint: Endpoint,
+    pub(crate) others: Vec<Endpoint>,
+    pub(crate) service_config: Arc<ServiceConfig>,
+    pub(crate) balancing: Option<Balancing>,
+    pub(crate) resolver: SharedResolver,
+    pub(crate) keepalive: Keepalive,
     pub(crate) authorities: Option<CaCertificates>,
     pub(crate) identity: Option<ClientIdentity>,
     pub(crate) server_check: ServerCheck,
@@ -71,6 +70,10 @@ pub struct ClientConfig {
     pub(crate) interceptors: Interceptors,
 }
 
+/// Finds the addresses of names.
+#[derive(Clone)]
+pub(crate) struct SharedResolver(pub(crate) Arc<dyn Resolver>);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ServerCheck {
     Verify,
@@ -81,61 +84,6 @@ pub(crate) enum ServerCheck {
 pub(crate) enum ClearTextToken {
     LoopbackOnly,
     Anywhere,
-}
-
-impl Endpoint {
-    /// Parses `http://HOST[:PORT]`, `https://HOST[:PORT]` or `unix:PATH`.
-    ///
-    /// # Errors
-    ///
-    /// If it is none of these, or carries a user, a query or a fragment.
-    pub fn parse(text: &str) -> Result<Self, Error> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            let path = path.strip_prefix("//").unwrap_or(path);
-            if path.is_empty() {
-                return Err(Error::configuration("unix: needs the path of a socket"));
-            }
-            return Ok(Self(Place::Unix(PathBuf::from(path))));
-        }
-        let uri: Uri = text
-            .parse()
-            .map_err(|error| bad_url(&format!("cannot be understood: {error}")))?;
-        let authority = uri.authority().ok_or_else(|| bad_url("has no host"))?;
-        if authority.as_str().contains('@') {
-            return Err(bad_url("must not name a user; give a token instead"));
-        }
-        if uri.query().is_some() || text.contains('#') {
-            return Err(bad_url("must not have a query or a fragment"));
-        }
-        match uri.scheme_str() {
-            Some("http") => Ok(Self(Place::ClearText(uri))),
-            Some("https") => Ok(Self(Place::Tls(uri))),
-            _ => Err(bad_url("must begin with http://, https:// or unix:")),
-        }
-    }
-
-    /// True if what is sent stays on this machine.
-    pub fn is_loopback(&self) -> bool {
-        match &self.0 {
-            Place::Unix(_) => true,
-            Place::ClearText(uri) | Place::Tls(uri) => uri.host().is_some_and(is_loopback_host),
-        }
-    }
-
-    pub(crate) const fn place(&self) -> &Place {
-        &self.0
-    }
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Place::ClearText(uri) | Place::Tls(uri) => {
-                f.write_str(uri.to_string().trim_end_matches('/'))
-            }
-            Place::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
 }
 
 impl Token {
@@ -217,17 +165,34 @@ impl fmt::Debug for ClientIdentity {
     }
 }
 
+impl fmt::Debug for SharedResolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a resolver")
+    }
+}
+
 impl ClientConfig {
     /// The server at `http://HOST[:PORT]`, `https://HOST[:PORT]` or
-    /// `unix:PATH`, with the defaults: no token, 5 s for a call, 3 s to
-    /// connect, the default namespace, the platform's certificate authorities.
+    /// `unix:PATH`, or the servers at `dns:///HOST[:PORT]`,
+    /// `ipv4:ADDRESS:PORT,...` or `ipv6:[ADDRESS]:PORT,...`, with the defaults:
+    /// no token, 5 s for a call, 3 s to connect, the default namespace, the
+    /// platform's certificate authorities, and the service config that every
+    /// gRPC client of larder loads: the first address that can be reached has
+    /// all calls, and what may be repeated is tried up to four times.
     ///
     /// # Errors
     ///
     /// If the URL is of another form.
     pub fn new(server: &str) -> Result<Self, Error> {
+        let mut endpoints = Endpoint::parse_list(server)?.into_iter();
+        let endpoint = endpoints.next().ok_or_else(|| bad_url("is empty"))?;
         Ok(Self {
-            endpoint: Endpoint::parse(server)?,
+            endpoint,
+            others: endpoints.collect(),
+            service_config: Arc::new(ServiceConfig::standard()),
+            balancing: None,
+            resolver: SharedResolver(Arc::new(SystemResolver)),
+            keepalive: DEFAULT_KEEPALIVE,
             authorities: None,
             identity: None,
             server_check: ServerCheck::Verify,
@@ -240,6 +205,75 @@ impl ClientConfig {
             max_reply_bytes: DEFAULT_MAX_REPLY_BYTES,
             interceptors: Interceptors::default(),
         })
+    }
+
+    /// Another server, beside those there are: as [`new`](Self::new) has it.
+    /// Each is verified by its own name, and each gets the token.
+    ///
+    /// # Errors
+    ///
+    /// If the URL is of another form.
+    pub fn and_server(mut self, server: &str) -> Result<Self, Error> {
+        self.others.extend(Endpoint::parse_list(server)?);
+        Ok(self)
+    }
+
+    /// Which of several addresses a call goes to; without it the service config
+    /// says, and that is [`Balancing::pick_first`] by default. All but that one
+    /// watch the servers' health (`healthCheckConfig` of the service config).
+    pub fn with_balancing(mut self, balancing: Balancing) -> Self {
+        self.balancing = Some(balancing);
+        self
+    }
+
+    /// Another [service config] than the one that comes with larder, as JSON:
+    /// `loadBalancingConfig`, `methodConfig` with `timeout`, `waitForReady`,
+    /// `retryPolicy` and `hedgingPolicy`, `retryThrottling`,
+    /// `healthCheckConfig`, `connectionScaling`. It stands in place of the
+    /// default as a whole. Fields that are not known are passed over.
+    ///
+    /// Whatever it says, a call is sent again only if that can do no harm: an
+    /// increment or a conditional write only with a request id.
+    ///
+    /// # Errors
+    ///
+    /// If it is no JSON, or a value is wrong; the message has its path.
+    ///
+    /// [service config]: https://github.com/grpc/grpc/blob/master/doc/service_config.md
+    pub fn with_service_config(mut self, json: &str) -> Result<Self, Error> {
+        self.service_config = Arc::new(ServiceConfig::parse(json)?);
+        Ok(self)
+    }
+
+    /// What finds the addresses of names, in place of the system.
+    pub fn with_resolver(mut self, resolver: impl Resolver) -> Self {
+        self.resolver = SharedResolver(Arc::new(resolver));
+        self
+    }
+
+    /// After how much silence a connection with calls under way is asked for a
+    /// sign of life, and how long that may take before the connection is given
+    /// up (gRFC A8): 30 s and 10 s by default. An interval below 10 s counts as
+    /// 10 s, for servers end connections that ask too often.
+    pub fn with_keepalive(mut self, interval: Duration, timeout: Duration) -> Self {
+        self.keepalive = Keepalive {
+            interval,
+            timeout,
+            ..self.keepalive
+        };
+        self
+    }
+
+    /// TLS for every server that was given without, as `dns:///` names are.
+    ///
+    /// # Errors
+    ///
+    /// If that makes no URL.
+    pub fn with_tls(mut self) -> Result<Self, Error> {
+        self.endpoint = self.endpoint.secured()?;
+        let others = std::mem::take(&mut self.others).into_iter();
+        self.others = others.map(Endpoint::secured).collect::<Result<_, _>>()?;
+        Ok(self)
     }
 
     /// Trust these authorities in place of the platform's.
@@ -312,46 +346,42 @@ impl ClientConfig {
         self
     }
 
-    /// Where the server is.
+    /// Where the server is; the first, if there are several.
     pub const fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
+    /// All servers, in the order in which they were given.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        std::iter::once(&self.endpoint).chain(&self.others)
+    }
+
     /// Refuses what would betray a secret or cannot work.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        if self.timeout.is_zero() || self.connect_timeout.is_zero() {
+        let keepalive = [self.keepalive.interval, self.keepalive.timeout];
+        let times = [self.timeout, self.connect_timeout].into_iter();
+        if times.chain(keepalive).any(|time| time.is_zero()) {
             return Err(Error::configuration("a timeout must be more than nothing"));
         }
-        let clear_text = matches!(self.endpoint.0, Place::ClearText(_));
-        if clear_text
+        let is_clear = |endpoint: &Endpoint| matches!(endpoint.place(), Place::ClearText(_));
+        if self
+            .endpoints()
+            .any(|endpoint| is_clear(endpoint) && !endpoint.is_loopback())
             && self.token.is_some()
-            && !self.endpoint.is_loopback()
             && self.clear_text_token == ClearTextToken::LoopbackOnly
         {
             return Err(Error::configuration(
                 "the token would cross the network in clear text; use https://, or allow it explicitly",
             ));
         }
-        if clear_text && (self.identity.is_some() || self.authorities.is_some()) {
+        if self.endpoints().any(is_clear) && (self.identity.is_some() || self.authorities.is_some())
+        {
             return Err(Error::configuration(
                 "certificates were given for a server without TLS; use https://",
             ));
         }
         Ok(())
     }
-}
-
-fn bad_url(problem: &str) -> Error {
-    Error::configuration(format!("the server's URL {problem}"))
-}
-
-/// Loopback addresses, and the name that RFC 6761 keeps for them.
-fn is_loopback_host(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    bare.eq_ignore_ascii_case("localhost")
-        || bare
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
@@ -365,42 +395,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn endpoints() {
-        for (text, shown, loopback) in [
-            ("http://127.0.0.1:5051", "http://127.0.0.1:5051", true),
-            ("http://127.1.2.3:1/", "http://127.1.2.3:1", true),
-            ("http://LOCALHOST:5051", "http://LOCALHOST:5051", true),
-            ("http://[::1]:5051", "http://[::1]:5051", true),
-            (
-                "http://[::ffff:127.0.0.1]:1",
-                "http://[::ffff:127.0.0.1]:1",
-                true,
-            ),
-            (
-                "http://localhost.evil.example",
-                "http://localhost.evil.example",
-                false,
-            ),
-            ("https://cache.example", "https://cache.example", false),
-            ("http://10.0.0.1:5051", "http://10.0.0.1:5051", false),
-            ("unix:/run/larder.sock", "unix:/run/larder.sock", true),
-            ("unix:///run/larder.sock", "unix:/run/larder.sock", true),
-        ] {
-            let endpoint = Endpoint::parse(text).unwrap();
-            assert_eq!(endpoint.to_string(), shown);
-            assert_eq!(endpoint.is_loopback(), loopback, "{text}");
-        }
+    fn several_servers() {
+        let shown = |config: &ClientConfig| {
+            let all = config.endpoints().map(ToString::to_string);
+            all.collect::<Vec<_>>().join(" ")
+        };
+        let config = ClientConfig::new("ipv4:127.0.0.1:1,127.0.0.2:2").unwrap();
+        let config = config.and_server("ipv6:[::1]:3").unwrap();
+        assert_eq!(
+            shown(&config),
+            "http://127.0.0.1:1 http://127.0.0.2:2 http://[::1]:3"
+        );
+        let config = config.and_server("dns:///cache:5051").unwrap();
+        let token = Token::new("s3cret").unwrap();
+        assert!(config.clone().with_token(token.clone()).check().is_err());
+        let config = config.with_tls().unwrap().with_token(token);
+        assert!(config.check().is_ok());
+        assert!(shown(&config).ends_with("https://cache:5051"));
         for text in [
-            "",
-            "127.0.0.1:5051",
-            "ftp://x",
-            "unix:",
-            "http://u:p@h/",
-            "http://h/?q",
-            "/path",
-            "http://h/#f",
+            "ipv4:",
+            "ipv4:[::1]:1",
+            "ipv4:1.2.3.4",
+            "ipv6:1.2.3.4:5",
+            "ipv4:1.2.3.4:5,",
         ] {
-            assert!(Endpoint::parse(text).is_err(), "{text}");
+            assert!(ClientConfig::new(text).is_err(), "{text}");
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use larder_api::cache_v1 as wire;
 
 use crate::call::Replies;
-use crate::channel::Client;
+use crate::client::Client;
 use crate::convert;
 use crate::error::{Error, Repeat};
 use crate::method;

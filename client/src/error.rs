@@ -25,6 +25,9 @@ pub(crate) struct Inner {
     pub(crate) quota_violations: Vec<QuotaViolation>,
     pub(crate) origin: Origin,
     pub(crate) repeat: Repeat,
+    /// Attempts that a server may have seen.
+    pub(crate) attempts: u32,
+    pub(crate) earlier: Earlier,
     pub(crate) source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -70,8 +73,20 @@ pub(crate) enum Repeat {
     Read,
     /// It carries a request id: its effect happens once.
     Once,
+    /// It writes what it says, however often: but a repeat may undo what
+    /// somebody else wrote in between. The contract lets a service config repeat
+    /// it (`idempotency_level`); whether its caller may, only the caller knows.
+    Same,
     /// Each time has its effect.
     Effect,
+}
+
+/// What the attempts before the last one may have done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Earlier {
+    NoEffect,
+    /// The last one's end says nothing of that of the call.
+    MayHaveApplied,
 }
 
 /// What the server said about trying again, beside the reason.
@@ -120,7 +135,13 @@ impl Error {
 
     /// True if no connection could be made. Nothing was sent.
     pub fn is_connect(&self) -> bool {
-        self.0.origin == Origin::Connect
+        self.0.origin == Origin::Connect && self.0.attempts == 0
+    }
+
+    /// How often the call was sent so that a server may have seen it: 0 if it
+    /// never left, more than 1 if it was tried again.
+    pub fn attempts(&self) -> u32 {
+        self.0.attempts
     }
 
     /// True if the caller's own configuration or arguments are wrong. Nothing
@@ -135,7 +156,10 @@ impl Error {
         if self.0.pushback == Pushback::Never {
             return false;
         }
-        let safe = self.0.repeat != Repeat::Effect;
+        let safe = matches!(self.0.repeat, Repeat::Read | Repeat::Once);
+        if self.0.earlier == Earlier::MayHaveApplied && !safe {
+            return false;
+        }
         match (self.reason(), self.0.origin) {
             (_, Origin::Configuration | Origin::Protocol) => false,
             (_, Origin::Connect | Origin::Unsent) => true,
@@ -152,6 +176,9 @@ impl Error {
     pub fn may_have_applied(&self) -> bool {
         if self.0.repeat == Repeat::Read {
             return false;
+        }
+        if self.0.earlier == Earlier::MayHaveApplied {
+            return true;
         }
         match (self.reason(), self.0.origin) {
             (_, Origin::Configuration | Origin::Connect | Origin::Unsent) => false,
@@ -211,6 +238,13 @@ impl Error {
         error
     }
 
+    /// Notes what was done for the call before it ended so.
+    pub(crate) fn after(mut self, attempts: u32, earlier: Earlier) -> Self {
+        self.0.attempts = attempts;
+        self.0.earlier = earlier;
+        self
+    }
+
     pub(crate) fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.0.source = Some(Arc::new(source));
         self
@@ -231,6 +265,8 @@ impl Error {
             quota_violations: Vec::new(),
             origin,
             repeat: Repeat::Effect,
+            attempts: 0,
+            earlier: Earlier::NoEffect,
             source: None,
         })
     }

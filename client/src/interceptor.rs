@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use larder_api::errors::Code;
-use larder_transport::client::{RequestHead, Response};
+use larder_transport::client::{Failed, RequestHead, Response};
 use tokio::time::Instant;
 
 use crate::call::Lost;
+use crate::channel::{Done, Outcome};
 use crate::error::Error;
 use crate::status;
 
@@ -46,6 +47,50 @@ pub trait Interceptor: Send + Sync + 'static {
     fn end(&self, call: &CallEnd<'_>) {
         let _ = call;
     }
+
+    /// An attempt of a call starts: one that is tried again or hedged has several. What is put
+    /// into the metadata goes with this attempt alone.
+    fn attempt_start(&self, attempt: &AttemptStart<'_>, metadata: &mut Metadata<'_>) {
+        let _ = (attempt, metadata);
+    }
+
+    /// An attempt has ended. Told once for each that was started: also of those that were given
+    /// up, as those that a hedge overtook are.
+    fn attempt_end(&self, attempt: &AttemptEnd<'_>) {
+        let _ = attempt;
+    }
+}
+
+/// An attempt that starts.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct AttemptStart<'a> {
+    /// Its call's path, `/package.Service/Method`.
+    pub method: &'a str,
+    /// Where it goes: an address and a port, or `unix:PATH`.
+    pub address: &'a str,
+    /// Attempts of its call before this one that a server may have seen.
+    pub previous_attempts: u32,
+}
+
+/// An attempt that has ended.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct AttemptEnd<'a> {
+    /// Its call's path, `/package.Service/Method`.
+    pub method: &'a str,
+    /// Where it went.
+    pub address: &'a str,
+    /// How it ended; one that was given up is [`Code::Cancelled`].
+    pub code: Code,
+    /// From its start to its status.
+    pub duration: Duration,
+    /// Bytes of the messages that were sent, without framing.
+    pub request_bytes: u64,
+    /// Bytes of the messages that came, without framing.
+    pub response_bytes: u64,
+    /// Attempts of its call before this one that a server may have seen.
+    pub previous_attempts: u32,
 }
 
 /// A call that starts.
@@ -56,8 +101,6 @@ pub struct CallStart<'a> {
     pub method: &'a str,
     /// How long it may take, if that is limited.
     pub timeout: Option<Duration>,
-    /// Tries before this one.
-    pub previous_attempts: u32,
 }
 
 /// A call that has ended.
@@ -75,8 +118,15 @@ pub struct CallEnd<'a> {
     pub request_bytes: u64,
     /// Bytes of the messages that came, without framing.
     pub response_bytes: u64,
-    /// Tries before this one.
-    pub previous_attempts: u32,
+    /// Attempts after the first that a failure made necessary.
+    pub retries: u32,
+    /// Attempts after the first that count for nothing, for no server took the one before (gRFC
+    /// A6).
+    pub transparent_retries: u32,
+    /// Attempts after the first that did not wait for the one before.
+    pub hedges: u32,
+    /// How long no attempt was under way after the first.
+    pub retry_delay: Duration,
 }
 
 /// The metadata that goes with a call. The credential is not shown.
@@ -153,7 +203,36 @@ pub(crate) struct Watch {
     method: &'static str,
     started: Instant,
     timeout: Option<Duration>,
+    request_bytes: Arc<AtomicU64>,
+    response_bytes: u64,
+    /// `None`: its status has not come.
+    code: Option<Code>,
+    made: Made,
+}
+
+/// What a call was made of.
+#[derive(Debug, Clone, Copy, Default)]
+struct Made {
+    retries: u32,
+    transparent: u32,
+    hedges: u32,
+    delay: Duration,
+}
+
+/// Who is told of a call's attempts.
+pub(crate) struct Told {
+    interceptors: Interceptors,
+    method: &'static str,
+    request_bytes: Arc<AtomicU64>,
+}
+
+/// An attempt under way. Dropped, it has ended.
+pub(crate) struct AttemptWatch {
+    interceptors: Interceptors,
+    method: &'static str,
+    address: Arc<str>,
     previous_attempts: u32,
+    started: Instant,
     request_bytes: Arc<AtomicU64>,
     response_bytes: u64,
     /// `None`: its status has not come.
@@ -173,16 +252,12 @@ impl Watch {
             method,
             started: Instant::now(),
             timeout,
-            previous_attempts: 0,
             request_bytes: Arc::default(),
             response_bytes: 0,
             code: None,
+            made: Made::default(),
         };
-        let start = CallStart {
-            method,
-            timeout,
-            previous_attempts: watch.previous_attempts,
-        };
+        let start = CallStart { method, timeout };
         for interceptor in &*watch.interceptors.0 {
             interceptor.start(&start, &mut Metadata(head));
         }
@@ -213,13 +288,105 @@ impl Watch {
         self.code = Some(status::code_of(lost));
     }
 
-    pub(crate) fn answered(&mut self, answer: &Result<Response, Lost>) {
+    /// The call is done.
+    pub(crate) fn done(&mut self, done: &Done) {
+        let count = |all: usize| u32::try_from(all).unwrap_or(u32::MAX);
+        self.made = Made {
+            // What is hedged is not retried.
+            retries: match done.hedges {
+                0 => count(done.earlier.len()),
+                _ => 0,
+            },
+            transparent: done.transparent,
+            hedges: done.hedges,
+            delay: done.delay,
+        };
+        match &done.outcome {
+            Outcome::Ended(Ok(answer)) => {
+                self.received(answer.message.len());
+                self.ended(Code::from_number(answer.trailers.code.0.into()));
+            }
+            Outcome::Ended(Err(failed)) => self.code = Some(status::code_of_failure(failed)),
+            Outcome::Unreached(unreached) => self.lost(&Lost::Unreached(unreached.clone())),
+        }
+    }
+
+    /// Who is told of its attempts.
+    pub(crate) fn told(&self) -> Told {
+        Told {
+            interceptors: self.interceptors.clone(),
+            method: self.method,
+            request_bytes: Arc::clone(&self.request_bytes),
+        }
+    }
+}
+
+impl Told {
+    /// Tells that an attempt starts.
+    pub(crate) fn start(
+        &self,
+        address: Arc<str>,
+        previous_attempts: u32,
+        head: &mut RequestHead,
+    ) -> AttemptWatch {
+        let start = AttemptStart {
+            method: self.method,
+            address: &address,
+            previous_attempts,
+        };
+        for interceptor in &*self.interceptors.0 {
+            interceptor.attempt_start(&start, &mut Metadata(head));
+        }
+        AttemptWatch {
+            interceptors: self.interceptors.clone(),
+            method: self.method,
+            address,
+            previous_attempts,
+            started: Instant::now(),
+            request_bytes: Arc::clone(&self.request_bytes),
+            response_bytes: 0,
+            code: None,
+        }
+    }
+}
+
+impl AttemptWatch {
+    pub(crate) const fn received(&mut self, bytes: usize) {
+        self.response_bytes += bytes as u64;
+    }
+
+    pub(crate) const fn ended(&mut self, code: Code) {
+        self.code = Some(code);
+    }
+
+    pub(crate) fn failed(&mut self, failed: &Failed) {
+        self.code = Some(status::code_of_failure(failed));
+    }
+
+    pub(crate) fn answered(&mut self, answer: &Result<Response, Failed>) {
         match answer {
             Ok(answer) => {
                 self.received(answer.message.len());
                 self.ended(Code::from_number(answer.trailers.code.0.into()));
             }
-            Err(lost) => self.lost(lost),
+            Err(failed) => self.failed(failed),
+        }
+    }
+}
+
+impl Drop for AttemptWatch {
+    fn drop(&mut self) {
+        let end = AttemptEnd {
+            method: self.method,
+            address: &self.address,
+            code: self.code.unwrap_or(Code::Cancelled),
+            duration: self.started.elapsed(),
+            request_bytes: self.request_bytes.load(Ordering::Relaxed),
+            response_bytes: self.response_bytes,
+            previous_attempts: self.previous_attempts,
+        };
+        for interceptor in &*self.interceptors.0 {
+            interceptor.attempt_end(&end);
         }
     }
 }
@@ -237,7 +404,10 @@ impl Drop for Watch {
             duration,
             request_bytes: self.request_bytes.load(Ordering::Relaxed),
             response_bytes: self.response_bytes,
-            previous_attempts: self.previous_attempts,
+            retries: self.made.retries,
+            transparent_retries: self.made.transparent,
+            hedges: self.made.hedges,
+            retry_delay: self.made.delay,
         };
         for interceptor in &*self.interceptors.0 {
             interceptor.end(&end);

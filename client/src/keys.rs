@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use larder_api::cache_v1 as wire;
 
-use crate::channel::Client;
+use crate::client::Client;
 use crate::convert;
 use crate::error::{Error, Repeat};
 use crate::method;

@@ -1,9 +1,10 @@
 //! A client of larder: typed calls over gRPC, a deadline on every one of
 //! them, and errors that say what may be done about them.
 //!
-//! One [`Client`] holds one HTTP/2 connection, on which calls run side by
-//! side; cloning it is cheap and shares the connection. It reconnects by
-//! itself when the next call needs it. Wire types stop in this crate: what
+//! One [`Client`] holds a channel: connections to one server or to several
+//! ([`Balancing`]), on which calls run side by side; cloning it is cheap and
+//! shares them. It reconnects by itself, with a backoff, and tries again what
+//! may be repeated ([`ClientConfig::with_service_config`]). Wire types stop in this crate: what
 //! goes in and comes out are [`Entry`], [`QuotaUsage`], [`Error`] and their
 //! like.
 //!
@@ -42,6 +43,10 @@
 //! last as long as it has work; the same time bounds each wait for its next
 //! part, and [`ClientConfig::with_stream_deadline`] bounds it as a whole.
 //!
+//! [`Client::within`] ends all calls by one instant: what is left of a call that
+//! this program serves. [`Client::wait_for_ready`] waits that long for a server,
+//! where another client fails as soon as none can be reached.
+//!
 //! # Secrets
 //!
 //! A [`Token`] never shows itself in `Debug`, and is not sent over clear text
@@ -49,35 +54,45 @@
 
 mod accounts;
 mod batch;
+mod batched;
 mod cache;
 mod call;
 mod channel;
 mod channelz;
+mod client;
 mod config;
-mod connector;
 mod convert;
 mod dump;
+mod endpoint;
 mod error;
+mod fill;
 mod interceptor;
 mod keys;
-mod link;
 mod load;
 mod method;
+mod metrics;
 mod options;
 mod route;
+mod spread;
 mod status;
 mod talk;
+mod tls;
 mod types;
 
 pub use accounts::{AccountPage, AccountPages, Accounts, TokenPage, TokenPages};
-pub use channel::Client;
+pub use batched::Batched;
+pub use channel::{Addresses, Balancing, OutlierEjection, Resolver, RingHash};
 pub use channelz::{Channelz, ServerStatus, SocketStatus, Sockets};
-pub use config::{CaCertificates, ClientConfig, ClientIdentity, Endpoint, Token};
+pub use client::Client;
+pub use config::{CaCertificates, ClientConfig, ClientIdentity, Token};
 pub use dump::DumpStream;
+pub use endpoint::Endpoint;
 pub use error::{Error, FieldViolation, QuotaViolation};
-pub use interceptor::{CallEnd, CallStart, Interceptor, Metadata};
+pub use fill::{FillError, FillOrigin, Filled};
+pub use interceptor::{AttemptEnd, AttemptStart, CallEnd, CallStart, Interceptor, Metadata};
 pub use keys::{KeyPage, KeyPages, PageToken};
 pub use load::{LoadSummary, Loader};
+pub use metrics::{Metric, MetricValue, Metrics};
 pub use options::{
     Condition, DeleteOptions, Expiry, IncrementOptions, RequestId, SetExpiry, SetOptions,
 };

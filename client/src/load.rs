@@ -6,7 +6,7 @@ use std::fmt;
 use larder_api::cache_v1 as wire;
 
 use crate::call::{Replies, Requests};
-use crate::channel::Client;
+use crate::client::Client;
 use crate::convert;
 use crate::dump::backoff;
 use crate::error::{Error, Repeat};

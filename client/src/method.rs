@@ -4,7 +4,6 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use larder_api::{accounts_v1, cache_v1, channelz_v1, talk};
-use larder_transport::client::{BadField, RequestHead};
 
 /// A method whose requests are `Q` and whose replies are `R`.
 pub(crate) struct Method<Q, R> {
@@ -87,22 +86,18 @@ methods! {
     GET_SOCKET: channelz_v1::GetSocketRequest => channelz_v1::GetSocketResponse, "/grpc.channelz.v1.Channelz/GetSocket";
 }
 
-/// The heads of all methods' calls, made once.
-pub(crate) struct Heads(Vec<RequestHead>);
+/// Something for each method, made once.
+#[derive(Debug)]
+pub(crate) struct PerMethod<T>(Vec<T>);
 
-impl Heads {
-    /// `head` makes that of a path.
-    pub(crate) fn new(
-        head: impl Fn(&'static str) -> Result<RequestHead, BadField>,
-    ) -> Result<Self, BadField> {
-        PATHS
-            .iter()
-            .map(|path| head(path))
-            .collect::<Result<_, _>>()
-            .map(Self)
+impl<T> PerMethod<T> {
+    /// `make` makes that of a path.
+    pub(crate) fn new<E>(make: impl Fn(&'static str) -> Result<T, E>) -> Result<Self, E> {
+        let all = PATHS.iter().map(|path| make(path));
+        all.collect::<Result<_, _>>().map(Self)
     }
 
-    pub(crate) fn of<Q, R>(&self, method: Method<Q, R>) -> &RequestHead {
+    pub(crate) fn of<Q, R>(&self, method: Method<Q, R>) -> &T {
         // There is one for each.
         &self.0[method.index]
     }

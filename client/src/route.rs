@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 
-use crate::config::{ClientConfig, Place};
-use crate::connector::{server_name, tls_config};
+use crate::config::ClientConfig;
+use crate::endpoint::Place;
 use crate::error::Error;
+use crate::tls::{server_name, tls_config};
 
 /// What a [`ClientConfig`] comes to: an address, and the TLS to speak to it.
 #[derive(Debug, Clone)]
@@ -32,7 +33,8 @@ pub enum Target {
 }
 
 impl ClientConfig {
-    /// Reads certificates and keys, and opens nothing.
+    /// Reads certificates and keys, and opens nothing. Of several servers it is
+    /// the way to the first.
     ///
     /// # Errors
     /// A certificate, a key or a host name that cannot be used, or a token that
@@ -55,8 +57,7 @@ impl ClientConfig {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let tls = match self.endpoint.place() {
             Place::Tls(uri) => {
-                let name =
-                    server_name(uri).map_err(|error| Error::configuration(error.to_string()))?;
+                let name = server_name(uri)?;
                 Some((Arc::new(tls_config(self)?), name))
             }
             Place::ClearText(_) | Place::Unix(_) => None,

@@ -15,7 +15,10 @@ use larder_transport::error_codes::ErrorCode;
 use percent_encoding::percent_decode;
 
 use crate::call::Lost;
-use crate::error::{Error, FieldViolation, Inner, Origin, Pushback, QuotaViolation, Repeat};
+use crate::channel::Unreached;
+use crate::error::{
+    Earlier, Error, FieldViolation, Inner, Origin, Pushback, QuotaViolation, Repeat,
+};
 
 /// When the server wants the next try, milliseconds; negative for never.
 const PUSHBACK: &[u8] = b"grpc-retry-pushback-ms";
@@ -61,12 +64,12 @@ fn details(encoded: &[u8]) -> Option<Status> {
 pub(crate) fn from_lost(lost: Lost, repeat: Repeat) -> Error {
     let code = code_of(&lost);
     match lost {
-        Lost::Connect(failure) => {
+        Lost::Unreached(unreached) => {
             let mut error = Error::from_inner(Inner {
                 origin: Origin::Connect,
-                ..blank(code, failure.to_string(), repeat)
+                ..blank(code, unreached.to_string(), repeat)
             });
-            error.set_source(Some(failure));
+            error.set_source(Some(Arc::new(unreached)));
             error
         }
         Lost::Call(failed) => {
@@ -87,10 +90,15 @@ pub(crate) fn from_lost(lost: Lost, repeat: Repeat) -> Error {
 
 /// The code of a call that ended without a status of the server.
 pub(crate) fn code_of(lost: &Lost) -> Code {
-    let failed = match lost {
-        Lost::Connect(_) => return Code::Unavailable,
-        Lost::Call(failed) => failed,
-    };
+    match lost {
+        Lost::Unreached(Unreached::TimedOut(_)) => Code::DeadlineExceeded,
+        Lost::Unreached(_) => Code::Unavailable,
+        Lost::Call(failed) => code_of_failure(failed),
+    }
+}
+
+/// The code of an attempt that ended without a status of the server.
+pub(crate) fn code_of_failure(failed: &Failed) -> Code {
     match failed {
         Failed::NotSent(_) | Failed::Refused | Failed::Lost(_) => Code::Unavailable,
         Failed::Deadline { .. } => Code::DeadlineExceeded,
@@ -150,6 +158,8 @@ fn blank(code: Code, message: String, repeat: Repeat) -> Inner {
         quota_violations: Vec::new(),
         origin: Origin::Call,
         repeat,
+        attempts: 0,
+        earlier: Earlier::NoEffect,
         source: None,
     }
 }

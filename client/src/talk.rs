@@ -7,7 +7,7 @@ use larder_api::talk as wire;
 use larder_api::wire::SKIPPED;
 
 use crate::call::Replies;
-use crate::channel::Client;
+use crate::client::Client;
 use crate::error::{Error, Repeat};
 use crate::method;
 

@@ -156,6 +156,21 @@ impl RequestHead {
         fields.map(|field| &*field.name)
     }
 
+    /// The same, with what another has as [`metadata`](Self::metadata), in place of
+    /// what there was of these names.
+    #[must_use]
+    pub fn with_metadata_of(mut self, other: &Self) -> Self {
+        let is_kept = |it: &Field| other.metadata.iter().all(|theirs| theirs.name != it.name);
+        self.metadata.retain(is_kept);
+        if !self.fixed.fields.iter().all(is_kept) {
+            let fixed = Arc::make_mut(&mut self.fixed);
+            fixed.fields.retain(is_kept);
+            fixed.id = fresh();
+        }
+        self.metadata.extend_from_slice(&other.metadata);
+        self
+    }
+
     /// `:path`.
     #[must_use]
     pub fn path(&self) -> &str {
