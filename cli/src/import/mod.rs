@@ -30,9 +30,11 @@ const PART_BYTES: u64 = 1 << 20;
 /// `larder import`.
 #[derive(Debug, Args)]
 pub(crate) struct ImportArgs {
-    /// The source: redis://[USER[:PASSWORD]@]HOST[:PORT][/DB], rediss:// for TLS, or
-    /// redis+unix:///PATH
-    #[arg(value_name = "URL")]
+    // No doc comment: brackets are links there.
+    #[arg(
+        value_name = "URL",
+        help = "The source: redis://[USER[:PASSWORD]@]HOST[:PORT][/DB], rediss:// for TLS, or redis+unix:///PATH"
+    )]
     source: Secret,
     /// Read the password of the source from this file; it may also stand in REDISCLI_AUTH
     #[arg(long, value_name = "FILE")]
