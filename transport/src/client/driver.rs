@@ -103,7 +103,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Future for Driver<I> {
         let now = tokio::time::Instant::now().into_std();
         for _ in 0..TURNS {
             let look = this.look(cx, now);
-            let flushed = this.flush(cx);
+            let flushed = this.flush(cx, now);
             if let Some(closed) = look.closed {
                 return this.part(cx, now, flushed.is_ready(), closed);
             }
@@ -156,16 +156,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
             core.on_time(now);
         }
         let closed = core.finish();
-        if self.writing.is_empty() && !core.out.is_empty() {
-            std::mem::swap(&mut self.writing, &mut core.out);
-            // There is room again.
-            if !core.blocked.is_empty() {
-                core.send_blocked();
-            }
-            if core.waiting_calls > 0 {
-                core.send_waiting(now);
-            }
-            core.calls_driver = false;
+        if self.writing.is_empty() {
+            core.take_output(&mut self.writing, now);
         }
         let next_time = core.next_time();
         std::mem::swap(&mut self.wake, &mut core.wake);
@@ -176,7 +168,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
 
     /// Writes what is to leave. Ready when all that there was has left, or nothing
     /// can any more.
-    fn flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn flush(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
         loop {
             if self.is_broken {
                 self.writing.clear();
@@ -199,14 +191,14 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
                 Poll::Ready(Ok(count)) => {
                     self.written += count;
                     self.unflushed = true;
-                    self.wrote();
+                    self.wrote(now);
                 }
             }
         }
     }
 
     /// Makes room for what is next, once all of it has left.
-    fn wrote(&mut self) {
+    fn wrote(&mut self, now: Instant) {
         if self.written < self.writing.len() {
             return;
         }
@@ -215,11 +207,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
         if self.writing.capacity() > KEPT_OUTPUT_BYTES {
             self.writing = Vec::new();
         }
-        // What came meanwhile leaves in this turn too.
-        let mut core = self.shared.lock();
-        if !core.out.is_empty() {
-            std::mem::swap(&mut self.writing, &mut core.out);
-        }
+        // What came meanwhile, or waited for room, leaves in this turn too.
+        self.shared.lock().take_output(&mut self.writing, now);
     }
 
     /// Reads once, and takes in what was read.

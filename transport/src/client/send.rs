@@ -2,7 +2,7 @@
 //! socket let it through.
 
 use std::task::{Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::assembly::{PREFIX_BYTES, write_prefix};
 use super::calls::{Key, Place};
@@ -16,6 +16,22 @@ use crate::frame::{FrameHead, Kind, begin_frame, end_frame, flag};
 const MAX_UNSENT_BYTES: usize = 64 << 10;
 
 impl Core {
+    /// Gives what is to leave to whoever writes it, in exchange for an empty buffer, and
+    /// fills that with what had no room: whoever takes it has to come again.
+    pub(super) fn take_output(&mut self, writing: &mut Vec<u8>, now: Instant) {
+        if self.out.is_empty() {
+            return;
+        }
+        std::mem::swap(writing, &mut self.out);
+        if !self.blocked.is_empty() {
+            self.send_blocked();
+        }
+        if self.waiting_calls > 0 {
+            self.send_waiting(now);
+        }
+        self.calls_driver = false;
+    }
+
     /// Section 6.2, and 6.10 for a head that does not fit a frame.
     #[inline]
     pub(super) fn write_head(&mut self, stream: u32, head: &RequestHead, left: Option<Duration>) {

@@ -180,6 +180,37 @@ async fn a_message_larger_than_the_window_comes_whole() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn requests_of_many_times_the_output_leave_without_a_word_from_the_server() {
+    let config = Config {
+        max_output_bytes: 16 << 10,
+        ..Config::default()
+    };
+    let wide = [(SettingId::INITIAL_WINDOW_SIZE, 1 << 20)];
+    let (connection, mut peer, _driven) = greeted(config, &wide).await;
+    write_window_update(&mut peer.out, 0, 1 << 20);
+    peer.flush().await;
+    settle().await;
+    let calls: Vec<_> = (0..8)
+        .map(|_| ask(&connection, &vec![7; 40_000]))
+        .collect();
+    let mut came = 0;
+    while came < 8 * 40_005 {
+        let next = tokio::time::timeout(Duration::from_secs(60), peer.frame()).await;
+        let frame = next.unwrap_or_else(|_| panic!("it stopped after {came} bytes"));
+        if frame.kind == Kind::DATA {
+            came += frame.payload.len();
+        }
+    }
+    for stream in 0..8 {
+        peer.answer(2 * stream + 1, b"");
+    }
+    peer.flush().await;
+    for call in calls {
+        call.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_socket_that_takes_nothing_holds_up_calls_and_not_memory() {
     let config = Config {
         max_output_bytes: 16 << 10,
