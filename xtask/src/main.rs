@@ -19,6 +19,7 @@ mod deploy;
 mod hostile;
 mod runner;
 mod steps;
+mod torture;
 mod tours;
 
 use std::path::{Path, PathBuf};

@@ -12,6 +12,7 @@ use crate::conformance;
 use crate::contract;
 use crate::deploy;
 use crate::runner::{Done, Lane, Shell, Step, is_on_path};
+use crate::torture;
 use crate::tours;
 
 /// The version of cargo-deny that is installed.
@@ -244,7 +245,7 @@ pub(crate) const ALL: &[Step] = &[
         needs: &["build"],
         tools: &["sh"],
         lane: Lane::Free,
-        run: torture_http2,
+        run: torture::http2,
     },
     Step {
         name: "torture-drain",
@@ -252,7 +253,7 @@ pub(crate) const ALL: &[Step] = &[
         needs: &["build"],
         tools: &["sh"],
         lane: Lane::Free,
-        run: torture_drain,
+        run: torture::drain,
     },
     Step {
         name: "torture-crash",
@@ -260,7 +261,7 @@ pub(crate) const ALL: &[Step] = &[
         needs: &["build"],
         tools: &["sh"],
         lane: Lane::Free,
-        run: torture_crash,
+        run: torture::crash,
     },
     Step {
         name: "torture-isolation",
@@ -268,7 +269,7 @@ pub(crate) const ALL: &[Step] = &[
         needs: &["build"],
         tools: &["sh"],
         lane: Lane::Free,
-        run: torture_isolation,
+        run: torture::isolation,
     },
     Step {
         name: "torture-rotate",
@@ -276,7 +277,7 @@ pub(crate) const ALL: &[Step] = &[
         needs: &["build"],
         tools: &["sh"],
         lane: Lane::Free,
-        run: torture_rotate,
+        run: torture::rotate,
     },
     Step {
         name: "torture-overload",
@@ -284,7 +285,7 @@ pub(crate) const ALL: &[Step] = &[
         needs: &["build"],
         tools: &["sh"],
         lane: Lane::Free,
-        run: torture_overload,
+        run: torture::overload,
     },
     Step {
         name: "torture-slow-readers",
@@ -292,7 +293,7 @@ pub(crate) const ALL: &[Step] = &[
         needs: &["build"],
         tools: &["sh"],
         lane: Lane::Free,
-        run: torture_slow_readers,
+        run: torture::slow_readers,
     },
     Step {
         name: "torture-neighbour",
@@ -300,7 +301,7 @@ pub(crate) const ALL: &[Step] = &[
         needs: &["build"],
         tools: &["sh"],
         lane: Lane::Free,
-        run: torture_neighbour,
+        run: torture::neighbour,
     },
     Step {
         name: "e2e-go",
@@ -519,69 +520,6 @@ fn build(shell: &Shell) -> anyhow::Result<Done> {
 fn fuzz(shell: &Shell) -> anyhow::Result<Done> {
     let mut command = shell.command(built(shell, "larder-fuzz")?, ".");
     shell.run(command.args(["--seconds", "60", "--jobs", "2"]))?;
-    Ok(Done::Passed)
-}
-
-fn torture_http2(shell: &Shell) -> anyhow::Result<Done> {
-    let mut command = shell.command(built(shell, "larder-torture")?, ".");
-    let size = ["--seconds", "0.6", "--connections", "1000"];
-    shell.run(command.arg("http2").args(size))?;
-    Ok(Done::Passed)
-}
-
-fn torture_drain(shell: &Shell) -> anyhow::Result<Done> {
-    let mut command = shell.command(built(shell, "larder-torture")?, ".");
-    shell.run(command.args(["drain", "--rounds", "20"]))?;
-    Ok(Done::Passed)
-}
-
-/// Six, two of them in the middle of a snapshot.
-fn torture_crash(shell: &Shell) -> anyhow::Result<Done> {
-    let mut command = shell.command(built(shell, "larder-torture")?, ".");
-    shell.run(command.args(["crash", "--rounds", "6"]))?;
-    Ok(Done::Passed)
-}
-
-fn torture_isolation(shell: &Shell) -> anyhow::Result<Done> {
-    let mut command = shell.command(built(shell, "larder-torture")?, ".");
-    shell.run(command.args(["isolation", "--attempts", "10000"]))?;
-    Ok(Done::Passed)
-}
-
-fn torture_rotate(shell: &Shell) -> anyhow::Result<Done> {
-    let mut command = shell.command(built(shell, "larder-torture")?, ".");
-    shell.run(command.args(["rotate", "--rotations", "20"]))?;
-    Ok(Done::Passed)
-}
-
-/// Bounds that other steps beside it do not break; `cargo xtask torture overload` has
-/// those that are meant.
-fn torture_overload(shell: &Shell) -> anyhow::Result<Done> {
-    let mut command = shell.command(built(shell, "larder-torture")?, ".");
-    let bounds = [
-        "--least-goodput=0.2",
-        "--least-modest=0.7",
-        "--most-latency=100",
-    ];
-    shell.run(command.args(["overload", "--seconds=1.5"]).args(bounds))?;
-    Ok(Done::Passed)
-}
-
-/// The bounds of memory are those that are meant; that of latency is one that other steps
-/// beside it do not break.
-fn torture_slow_readers(shell: &Shell) -> anyhow::Result<Done> {
-    let mut command = shell.command(built(shell, "larder-torture")?, ".");
-    let size = ["--readers=20", "--seconds=1.5", "--most-latency=100"];
-    shell.run(command.arg("slow-readers").args(size))?;
-    Ok(Done::Passed)
-}
-
-/// As with slow readers.
-fn torture_neighbour(shell: &Shell) -> anyhow::Result<Done> {
-    let mut command = shell.command(built(shell, "larder-torture")?, ".");
-    let size = ["--seconds=4", "--rate=100"];
-    let bounds = ["--most-points=1", "--most-latency=100"];
-    shell.run(command.arg("neighbour").args(size).args(bounds))?;
     Ok(Done::Passed)
 }
 
