@@ -76,17 +76,7 @@ impl Client {
         request: &Q,
         how: impl Into<How<'_>>,
     ) -> Result<R, Error> {
-        let message = self.call_for(method, request, how.into()).await?;
-        decode(&message)
-    }
-
-    /// The message that answers a unary call.
-    async fn call_for<Q: Message, R>(
-        &self,
-        method: Method<Q, R>,
-        request: &Q,
-        how: How<'_>,
-    ) -> Result<Bytes, Error> {
+        let how = how.into();
         let started = Instant::now();
         let config = self.channel.methods.of(method);
         let mut encoded = Encoded::new(request)?;
@@ -123,7 +113,12 @@ impl Client {
         if let Some(watch) = &mut watch {
             watch.done(&done);
         }
-        finish(done, how.repeat, config)
+        let answer = finish(done, how.repeat, config).and_then(|message| decode(&message));
+        // An answer of OK may be too large, or none that can be read.
+        if let (Some(watch), Err(error)) = (&mut watch, &answer) {
+            watch.ended(error.code());
+        }
+        answer
     }
 
     /// Opens a stream in either direction, or in both.

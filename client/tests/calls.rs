@@ -174,6 +174,28 @@ async fn an_interceptor_sees_the_start_and_the_end_of_every_call() {
 }
 
 #[tokio::test]
+async fn an_interceptor_is_told_what_the_caller_is_of_an_answer_that_is_of_no_use() {
+    let get = handler_fn(|_: RequestContext, _: wire::GetRequest| async {
+        Response::ok(wire::GetResponse {
+            outcome: Some(entry("a").into()),
+            ..wire::GetResponse::default()
+        })
+    });
+    let log = Log::default();
+    let limit = r#"{"methodConfig": [{"name": [{}], "maxResponseMessageBytes": 1}]}"#;
+    let config = serve(Router::new().route(SERVICE, "Get", get))
+        .await
+        .with_service_config(limit)
+        .unwrap()
+        .with_interceptor(Watcher(Arc::clone(&log)));
+    let client = Client::connect(config).await.unwrap();
+    let error = client.get("a").await.unwrap_err();
+    let (_, ended_with, ..) = log.lock().unwrap()[1];
+    assert_eq!(ended_with, Some(error.code()));
+    assert_ne!(error.code(), Code::Ok);
+}
+
+#[tokio::test]
 async fn a_dry_run_that_is_not_confirmed_is_an_error() {
     let log = Log::default();
     let seen = Arc::clone(&log);
