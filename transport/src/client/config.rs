@@ -12,8 +12,9 @@ pub struct Config {
     pub stream_window_bytes: u32,
     /// What a server may send on all streams before it is received, bytes. Default
     /// 16 MiB. It is opened again as bytes arrive, so that a stream that nobody
-    /// reads holds up no other: what a connection holds is bounded by the streams'
-    /// windows.
+    /// reads holds up no other. What a connection holds is bounded for each stream by
+    /// its window, and for each unary call by `max_message_bytes`, as its caller waits
+    /// for all of it.
     pub connection_window_bytes: u32,
     /// Largest message of an answer, bytes; refused by its prefix. Default 16 MiB.
     pub max_message_bytes: usize,

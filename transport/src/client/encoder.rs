@@ -73,7 +73,11 @@ impl HeadEncoder {
             write_literal(out, b"grpc-timeout", timeout(left, &mut digits));
         }
         for field in &head.metadata {
-            write_literal(out, field.name.as_bytes(), &field.value);
+            let (name, value) = (field.name.as_bytes(), &field.value);
+            match field.indexing {
+                Indexing::Never => write_never_indexed(out, name, value),
+                Indexing::Inserted => write_literal(out, name, value),
+            }
         }
     }
 
@@ -303,6 +307,13 @@ mod tests {
             "x",
         ];
         assert_eq!(head.names().collect::<Vec<_>>(), names);
+        let mut hidden = head.clone().with_never_indexed("a", b"1").unwrap();
+        hidden.set_metadata("a", b"2").unwrap();
+        let mut out = Vec::new();
+        HeadEncoder::default().write(&hidden, None, &mut out);
+        let mut never = Vec::new();
+        write_never_indexed(&mut never, b"a", b"2");
+        assert!(out.ends_with(&never), "what nobody may keep stays so");
         let secret = head.with("authorization", b"Bearer s3cret").unwrap();
         assert!(!format!("{secret:?}").contains("s3cret"));
     }

@@ -128,8 +128,12 @@ impl RequestHead {
     /// # Errors
     /// As [`with`](Self::with).
     pub fn set_metadata(&mut self, name: &str, value: &[u8]) -> Result<(), BadField> {
-        let field = Field::checked(name, value)?;
+        let mut field = Field::checked(name, value)?;
         let is_other = |it: &Field| *it.name != *name;
+        let mut fields = self.fixed.fields.iter().chain(&self.metadata);
+        if fields.any(|it| !is_other(it) && it.indexing == Indexing::Never) {
+            field.indexing = Indexing::Never;
+        }
         self.metadata.retain(is_other);
         if !self.fixed.fields.iter().all(is_other) {
             // Another head, which is encoded anew.

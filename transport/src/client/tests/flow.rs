@@ -190,9 +190,7 @@ async fn requests_of_many_times_the_output_leave_without_a_word_from_the_server(
     write_window_update(&mut peer.out, 0, 1 << 20);
     peer.flush().await;
     settle().await;
-    let calls: Vec<_> = (0..8)
-        .map(|_| ask(&connection, &vec![7; 40_000]))
-        .collect();
+    let calls: Vec<_> = (0..8).map(|_| ask(&connection, &vec![7; 40_000])).collect();
     let mut came = 0;
     while came < 8 * 40_005 {
         let next = tokio::time::timeout(Duration::from_secs(60), peer.frame()).await;
