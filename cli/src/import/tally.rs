@@ -127,7 +127,7 @@ impl Tally {
             text.push_str(&format!("\n{skipped} SKIPPED: larder keeps strings only"));
         }
         for (kind, (count, key)) in &self.skipped {
-            let key = escape(key);
+            let (kind, key) = (escape(kind.as_bytes()), escape(key));
             text.push_str(&format!("\n  {count} {kind}, one of them: {key}"));
         }
         text
