@@ -116,8 +116,12 @@ impl Directory {
     /// The whole snapshots, newest first.
     pub(super) fn whole(&self) -> io::Result<Vec<(u64, PathBuf)>> {
         let mut files = self.list(State::Whole)?;
-        // A pipe would be waited for; a link to a file is as good as the file.
-        files.retain(|(_, path)| path.is_file());
+        // A pipe would be waited for; a link to a file is as good as the file. What cannot be
+        // looked at may be a snapshot.
+        files.retain(|(_, path)| match std::fs::metadata(path) {
+            Ok(file) => file.is_file(),
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        });
         Ok(files)
     }
 

@@ -30,7 +30,7 @@ use larder_engine::Engine;
 use larder_model::{AccountId, Limits, Quota};
 
 use self::directory::{Directory, LastEnd};
-use self::format::ReadError;
+use self::format::{Damage, ReadError};
 use self::load::{Loaded, Target, Versions};
 pub(crate) use self::saver::Saver;
 pub(crate) use self::stats::Stats;
@@ -98,7 +98,9 @@ impl Snapshots {
     /// snapshot is a crash.
     ///
     /// # Errors
-    /// The folder cannot be read or written.
+    /// The folder cannot be read or written, or a file that counts cannot be read.
+    /// That one may be good: a server that went on without it would write others, until
+    /// it is one too many.
     pub(crate) fn load(
         &self,
         engine: &Engine,
@@ -136,7 +138,8 @@ impl Snapshots {
                     break;
                 }
                 Err(ReadError::Cancelled) => return Ok(None),
-                Err(error) => self.reject(*number, path, &error),
+                Err(ReadError::Io(error)) => return Err(unreadable(path, &error)),
+                Err(ReadError::Damaged(damage)) => self.reject(*number, path, &damage),
             }
             // What follows is older than what was acknowledged.
             target.versions = Versions::New;
@@ -155,22 +158,30 @@ impl Snapshots {
         Ok(loaded)
     }
 
-    fn reject(&self, number: u64, path: &Path, error: &ReadError) {
+    fn reject(&self, number: u64, path: &Path, damage: &Damage) {
         let file = path.display();
-        tracing::error!(%file, %error, "THE SNAPSHOT IS NOT LOADED; trying the one before it");
-        if let ReadError::Damaged(_) = error {
-            // Once it is aside, the one before is the newest: a server that ends now, and
-            // starts again, must not take it for what was there in the end.
-            if let Err(error) = self.directory.mark_running() {
-                tracing::error!(%error, "it is not put aside");
-                return;
-            }
-            match self.directory.put_aside(number) {
-                Ok(aside) => tracing::error!(file = %aside.display(), "it was put aside"),
-                Err(error) => tracing::error!(%file, %error, "it cannot be put aside"),
-            }
+        tracing::error!(%file, error = %damage, "THE SNAPSHOT IS NOT LOADED; trying the one before it");
+        // Once it is aside, the one before is the newest: a server that ends now, and
+        // starts again, must not take it for what was there in the end.
+        if let Err(error) = self.directory.mark_running() {
+            tracing::error!(%error, "it is not put aside");
+            return;
+        }
+        match self.directory.put_aside(number) {
+            Ok(aside) => tracing::error!(file = %aside.display(), "it was put aside"),
+            Err(error) => tracing::error!(%file, %error, "it cannot be put aside"),
         }
     }
+}
+
+/// Names the file, and the way out.
+fn unreadable(path: &Path, error: &io::Error) -> io::Error {
+    let message = format!(
+        "{}: cannot be read: {error}; make it readable, or move it away to \
+         start without it",
+        path.display()
+    );
+    io::Error::new(error.kind(), message)
 }
 
 /// Nothing is in the store unless all of the file is as it was written.

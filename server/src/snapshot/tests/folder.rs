@@ -46,8 +46,10 @@ fn a_server_that_ends_while_it_loads_the_one_before_does_not_take_it_for_the_las
 
     // It puts the damaged one aside, and ends.
     let snapshots = home.open(true);
-    let error = verify(&home.file(2), &GOES_ON).expect_err("it is damaged");
-    snapshots.reject(2, &home.file(2), &error);
+    let Err(ReadError::Damaged(damage)) = verify(&home.file(2), &GOES_ON) else {
+        panic!("it is damaged");
+    };
+    snapshots.reject(2, &home.file(2), &damage);
     drop(snapshots);
 
     let strict = home.open(false);
@@ -75,6 +77,48 @@ fn a_snapshot_that_cannot_be_read_a_second_time_leaves_nothing_in_the_store() {
         assert!(matches!(loaded, Err(ReadError::Damaged(_))), "{loaded:?}");
         assert!(content(&new).is_empty());
         new.validate().expect("all in agreement");
+    }
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_read_ends_the_start_and_stays() {
+    // A loop of links cannot be opened, and the first page of a process not be read: by
+    // nobody, not even by root.
+    for target in ["0000000000000002.snapshot", "/proc/self/mem"] {
+        let home = Home::new();
+        let snapshots = home.open(true);
+        let store = filled(3);
+        home.load(&snapshots, &store);
+        home.save(&snapshots, &store);
+        home.save(&snapshots, &store);
+        snapshots.directory.mark_ended().expect("it was marked");
+        drop(snapshots);
+        let kept = home.folder.path().join("kept");
+        std::fs::rename(home.file(2), &kept).expect("moved");
+        symlink(target, home.file(2)).expect("a link");
+
+        let snapshots = home.open(true);
+        let new = engine(snapshots.end_version());
+        let admission = Admission {
+            limits: Limits::default(),
+            quota: &there,
+        };
+        let loaded = snapshots.load(&new, &home.clock, &admission, &GOES_ON);
+        let error = loaded.expect_err(target).to_string();
+        let file = home.file(2).display().to_string();
+        assert!(error.starts_with(&file), "{error}");
+        assert!(error.contains("cannot be read"), "{error}");
+        assert!(content(&new).is_empty());
+        let link = std::fs::symlink_metadata(home.file(2)).expect("it stays");
+        assert!(link.is_symlink() && home.file(1).exists());
+        drop(snapshots);
+
+        // Once it can be read again, it was a clean end still.
+        std::fs::rename(&kept, home.file(2)).expect("moved back");
+        let snapshots = home.open(false);
+        let new = engine(snapshots.end_version());
+        home.load(&snapshots, &new).expect("it is whole");
+        assert_eq!(content(&new), content(&store));
     }
 }
 
