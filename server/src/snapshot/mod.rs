@@ -29,8 +29,8 @@ use std::sync::atomic::AtomicBool;
 use larder_engine::Engine;
 use larder_model::{AccountId, Limits, Quota};
 
-use self::directory::{Directory, LastEnd};
-use self::format::{Damage, ReadError};
+use self::directory::{Directory, LastEnd, State};
+use self::format::ReadError;
 use self::load::{Loaded, Target, Versions};
 pub(crate) use self::saver::Saver;
 pub(crate) use self::stats::Stats;
@@ -139,7 +139,7 @@ impl Snapshots {
                 }
                 Err(ReadError::Cancelled) => return Ok(None),
                 Err(ReadError::Io(error)) => return Err(unreadable(path, &error)),
-                Err(ReadError::Damaged(damage)) => self.reject(*number, path, &damage),
+                Err(error) => self.reject(*number, path, &error),
             }
             // What follows is older than what was acknowledged.
             target.versions = Versions::New;
@@ -158,17 +158,28 @@ impl Snapshots {
         Ok(loaded)
     }
 
-    fn reject(&self, number: u64, path: &Path, damage: &Damage) {
+    fn reject(&self, number: u64, path: &Path, error: &ReadError) {
         let file = path.display();
-        tracing::error!(%file, error = %damage, "THE SNAPSHOT IS NOT LOADED; trying the one before it");
+        tracing::error!(%file, %error, "THE SNAPSHOT IS NOT LOADED; trying the one before it");
         // Once it is aside, the one before is the newest: a server that ends now, and
         // starts again, must not take it for what was there in the end.
         if let Err(error) = self.directory.mark_running() {
             tracing::error!(%error, "it is not put aside");
             return;
         }
-        match self.directory.put_aside(number) {
-            Ok(aside) => tracing::error!(file = %aside.display(), "it was put aside"),
+        let (state, until) = if matches!(error, ReadError::UnknownFormat(_)) {
+            (
+                State::UnknownFormat,
+                "it was put aside, and stays until somebody removes it",
+            )
+        } else {
+            (
+                State::Damaged,
+                "it was put aside, and stays while this server runs",
+            )
+        };
+        match self.directory.put_aside(number, state) {
+            Ok(aside) => tracing::error!(file = %aside.display(), "{until}"),
             Err(error) => tracing::error!(%file, %error, "it cannot be put aside"),
         }
     }

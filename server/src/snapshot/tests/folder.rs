@@ -46,10 +46,8 @@ fn a_server_that_ends_while_it_loads_the_one_before_does_not_take_it_for_the_las
 
     // It puts the damaged one aside, and ends.
     let snapshots = home.open(true);
-    let Err(ReadError::Damaged(damage)) = verify(&home.file(2), &GOES_ON) else {
-        panic!("it is damaged");
-    };
-    snapshots.reject(2, &home.file(2), &damage);
+    let error = verify(&home.file(2), &GOES_ON).expect_err("it is damaged");
+    snapshots.reject(2, &home.file(2), &error);
     drop(snapshots);
 
     let strict = home.open(false);
@@ -120,6 +118,73 @@ fn a_snapshot_that_cannot_be_read_ends_the_start_and_stays() {
         home.load(&snapshots, &new).expect("it is whole");
         assert_eq!(content(&new), content(&store));
     }
+}
+
+/// Numbers of the files with an extension.
+fn numbers(home: &Home, extension: &str) -> Vec<u64> {
+    let there = |number: &u64| home.file(*number).with_extension(extension).exists();
+    (1..50).filter(there).collect()
+}
+
+#[test]
+fn what_was_put_aside_stays_as_long_as_it_was_said() {
+    let home = Home::new();
+    let store = filled(3);
+    let mut aside = Vec::new();
+    // All of each start are kept, and those of earlier ones while they are among four.
+    for kept in [&[1, 2][..], &[1, 2, 3, 4], &[3, 4, 5, 6]] {
+        let snapshots = home.open(true);
+        home.load(&snapshots, &store);
+        home.save(&snapshots, &store);
+        let last = home.save(&snapshots, &store).number;
+        drop(snapshots);
+        aside.extend([last - 1, last]);
+        spoil(&home.file(last - 1));
+        spoil(&home.file(last));
+        let snapshots = home.open(true);
+        assert_eq!(home.load(&snapshots, &engine(1 << 50)), None);
+        assert_eq!(numbers(&home, "damaged"), kept);
+    }
+    // More at once than are kept otherwise, and older: whole ones of another place.
+    for number in 20..26 {
+        std::fs::write(home.file(number), "none").expect("the disk has room");
+    }
+    let snapshots = home.open(true);
+    assert_eq!(home.load(&snapshots, &engine(1 << 50)), None);
+    home.save(&snapshots, &store);
+    let expected: Vec<u64> = (20..26).collect();
+    assert_eq!(numbers(&home, "damaged"), expected);
+    drop(snapshots);
+    let snapshots = home.open(true);
+    home.load(&snapshots, &engine(1 << 50));
+    assert_eq!(numbers(&home, "damaged"), expected[2..]);
+}
+
+#[test]
+fn a_snapshot_of_a_later_version_waits_for_that_version() {
+    let home = Home::new();
+    let header = format::Header {
+        format: format::FORMAT + 1,
+        number: 1,
+        begun_unix_ms: 0,
+        end_version: 5,
+    };
+    let store = filled(3);
+    drop(home.open(true));
+    let later = [&header.encode()[..], b"whatever that is"].concat();
+    std::fs::write(home.file(1), &later).expect("the disk has room");
+    for _ in 0..3 {
+        let snapshots = home.open(true);
+        home.load(&snapshots, &engine(1 << 50));
+        for _ in 0..3 {
+            // Its number is not used again.
+            assert!(home.save(&snapshots, &store).number > 1);
+        }
+    }
+    assert_eq!(numbers(&home, "snapshot").len(), 2);
+    assert!(numbers(&home, "damaged").is_empty());
+    let kept = std::fs::read(home.file(1).with_extension("unknown-format"));
+    assert_eq!(kept.expect("it is kept"), later);
 }
 
 #[test]
