@@ -157,6 +157,9 @@ pub(super) enum ReadError {
     /// It is not what was written.
     #[error(transparent)]
     Damaged(#[from] Damage),
+    /// It is another snapshot than its name says.
+    #[error("its name says that it is number {name}, and its header that it is number {header}")]
+    Misnamed { name: u64, header: u64 },
     /// It is whole, and another version's.
     #[error("it is of format {0}, which this server does not know; it knows up to {FORMAT}")]
     UnknownFormat(u32),

@@ -30,7 +30,7 @@ use larder_engine::Engine;
 use larder_model::{AccountId, Limits, Quota};
 
 use self::directory::{Directory, LastEnd, State};
-use self::format::ReadError;
+use self::format::{Header, ReadError};
 use self::load::{Loaded, Target, Versions};
 pub(crate) use self::saver::Saver;
 pub(crate) use self::stats::Stats;
@@ -81,11 +81,16 @@ impl Snapshots {
     /// after it; 0 if there is no snapshot.
     pub(crate) fn end_version(&self) -> u64 {
         let files = self.directory.whole().unwrap_or_default();
-        let headers = files.iter().filter_map(|(_, path)| load::header(path).ok());
-        let ends: Vec<u64> = headers.map(|header| header.end_version).collect();
+        let headers = files.iter().filter_map(|(number, path)| {
+            let header = load::header(path).ok()?;
+            Some((*number, header))
+        });
+        let headers: Vec<_> = headers.collect();
+        let ends: Vec<u64> = headers.iter().map(|(_, it)| it.end_version).collect();
         let end = ends.iter().copied().max().unwrap_or(0);
-        // The newest may be the one that cannot be read.
-        let is_exact = self.last_end == LastEnd::Clean && ends.len() == files.len();
+        let all_named = headers.iter().all(|(number, it)| it.number == *number);
+        // The newest may be the one that cannot be read, or was exchanged.
+        let is_exact = self.last_end == LastEnd::Clean && ends.len() == files.len() && all_named;
         if is_exact || ends.is_empty() {
             end
         } else {
@@ -131,7 +136,7 @@ impl Snapshots {
         };
         let mut loaded = None;
         for (number, path) in &files {
-            match load_one(path, &target, cancelled) {
+            match load_one(*number, path, &target, cancelled) {
                 Ok(done) => {
                     tell(path, &done, is_crash);
                     loaded = Some(done);
@@ -195,10 +200,28 @@ fn unreadable(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), message)
 }
 
-/// Nothing is in the store unless all of the file is as it was written.
-fn load_one(path: &Path, target: &Target<'_>, cancelled: &AtomicBool) -> Result<Loaded, ReadError> {
-    load::verify(path, cancelled)?;
+/// Nothing is in the store unless all of the file is as it was written, under the name
+/// that it was written to: an older one must not pass for the newest.
+fn load_one(
+    number: u64,
+    path: &Path,
+    target: &Target<'_>,
+    cancelled: &AtomicBool,
+) -> Result<Loaded, ReadError> {
+    named(number, load::verify(path, cancelled)?)?;
     load::fill(path, target, cancelled)
+}
+
+/// The header of a file with this number in its name.
+const fn named(number: u64, header: Header) -> Result<Header, ReadError> {
+    if header.number == number {
+        Ok(header)
+    } else {
+        Err(ReadError::Misnamed {
+            name: number,
+            header: header.number,
+        })
+    }
 }
 
 fn tell(path: &Path, loaded: &Loaded, is_crash: bool) {

@@ -163,7 +163,7 @@ fn what_was_put_aside_stays_as_long_as_it_was_said() {
 #[test]
 fn a_snapshot_of_a_later_version_waits_for_that_version() {
     let home = Home::new();
-    let header = format::Header {
+    let header = Header {
         format: format::FORMAT + 1,
         number: 1,
         begun_unix_ms: 0,
@@ -185,6 +185,35 @@ fn a_snapshot_of_a_later_version_waits_for_that_version() {
     assert!(numbers(&home, "damaged").is_empty());
     let kept = std::fs::read(home.file(1).with_extension("unknown-format"));
     assert_eq!(kept.expect("it is kept"), later);
+}
+
+#[test]
+fn an_older_snapshot_under_the_name_of_the_newest_is_not_taken_for_it() {
+    let home = Home::new();
+    let (older, newer) = (filled(5), filled(10));
+    let snapshots = home.open(true);
+    home.load(&snapshots, &older);
+    home.save(&snapshots, &older);
+    home.save(&snapshots, &newer);
+    snapshots.directory.mark_ended().expect("it was marked");
+    drop(snapshots);
+    std::fs::copy(home.file(1), home.file(2)).expect("the disk has room");
+
+    let snapshots = home.open(true);
+    let first = snapshots.end_version();
+    assert_eq!(first, older.end_version() + CRASH_VERSIONS);
+    let header = load::header(&home.file(2)).expect("it is whole");
+    let error = named(2, header).expect_err("it is 1").to_string();
+    assert!(
+        error.contains("number 2") && error.contains("number 1"),
+        "{error}"
+    );
+    let new = engine(first);
+    // The one before is where it was, and counts as after a crash.
+    assert_eq!(home.load(&snapshots, &new).expect("it is whole").entries, 6);
+    let versions = content(&new).into_values().map(|(_, version, _)| version);
+    assert!(versions.min() >= Some(first));
+    assert_eq!(numbers(&home, "damaged"), [2]);
 }
 
 #[test]
@@ -265,7 +294,7 @@ fn a_clock_that_was_set_back_gives_an_entry_no_more_time_than_it_had() {
     let path = home.folder.path().join("file");
     // Begun at a time, with an entry that had so long left: how long it lives.
     let check = |begun_unix_ms: u64, left_ms: u64, lives_ms: Option<(u64, u64)>| {
-        let header = format::Header {
+        let header = Header {
             format: format::FORMAT,
             number: 1,
             begun_unix_ms,
