@@ -464,7 +464,7 @@ const LOG_QUEUE_LINES: usize = 65_536;
 type LogFilter = tracing_subscriber::reload::Handle<EnvFilter, tracing_subscriber::Registry>;
 
 /// `log_filter`, or what follows from `log_format`.
-fn parse_filter(config: &Config) -> anyhow::Result<EnvFilter> {
+pub(crate) fn parse_filter(config: &Config) -> anyhow::Result<EnvFilter> {
     let access = if config.log_format == LogFormat::Off {
         "off"
     } else {
