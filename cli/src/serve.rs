@@ -342,9 +342,10 @@ async fn serve_until_told(
             () = ends.wait() => break,
             _ = hang_up.recv() => {
                 supervisor::notify(State::Reloading);
-                reload(origin, &mut running, filter);
+                let is_taken = reload(origin, &mut running, filter);
                 // Says itself what became of it.
                 running.reload_certificates().await;
+                running.audit_reload(is_taken);
                 supervisor::notify(State::Ready);
             }
         }
@@ -376,35 +377,14 @@ fn tell_addresses(running: &Running) -> std::io::Result<()> {
     out.flush()
 }
 
-/// Reads the configuration again, and takes it on if all of it can be.
-fn reload(origin: &Origin, running: &mut Running, filter: &LogFilter) {
-    let refused = |error: &dyn std::fmt::Display| {
-        tracing::error!(
-            "the configuration was read again and REFUSED; nothing has changed: {error}"
-        );
-    };
-    let config = match origin.read() {
-        Ok((config, _)) => config,
-        Err(error) => return refused(&format!("{error:#}")),
-    };
-    let log_filter = match parse_filter(&config) {
-        Ok(log_filter) => log_filter,
-        Err(error) => return refused(&format!("{error:#}")),
-    };
-    match running.reload(config) {
-        Err(error) => refused(&error),
-        Ok(changes) if changes.0.is_empty() => {
-            tracing::info!("the configuration was read again: nothing differs");
-        }
-        Ok(changes) => {
-            let names: Vec<_> = changes.0.into_iter().collect();
-            tracing::info!(
-                "the configuration was read again: {} changed",
-                names.join(", ")
+/// Reads the configuration again, and takes it on if all of it can be; says whether.
+fn reload(origin: &Origin, running: &mut Running, filter: &LogFilter) -> bool {
+    match reread(origin, running, filter) {
+        Err(error) => {
+            tracing::error!(
+                "the configuration was read again and REFUSED; nothing has changed: {error:#}"
             );
-            if let Err(error) = filter.reload(log_filter) {
-                tracing::error!("the log's filter could not be changed: {error}");
-            }
+            false
         }
     }
 }
@@ -413,7 +393,27 @@ fn admin_token_notice(token: &AdminToken) -> String {
     let path = token.path.display();
     match token.state {
         AdminTokenState::Created => format!("made an administrator's token: {path}"),
+        Ok(()) => true,
+    }
+}
+
+fn reread(origin: &Origin, running: &mut Running, filter: &LogFilter) -> anyhow::Result<()> {
+    let (config, _) = origin.read()?;
+    let log_filter = parse_filter(&config)?;
+    let changes = running.reload(config)?;
+    if changes.0.is_empty() {
+        tracing::info!("the configuration was read again: nothing differs");
+        return Ok(());
+    }
+    let names: Vec<_> = changes.0.into_iter().collect();
+    tracing::info!(
+        "the configuration was read again: {} changed",
+        names.join(", ")
+    );
+    if let Err(error) = filter.reload(log_filter) {
+        tracing::error!("the log's filter could not be changed: {error}");
         AdminTokenState::Kept => format!("the administrator's token is in {path}"),
+    Ok(())
         AdminTokenState::Replaced => {
             format!("the administrator's token was lost: it is revoked, and a new one is in {path}")
         }
