@@ -352,6 +352,7 @@ async fn serve_until_told(
     }
     supervisor::notify(State::Stopping);
     tracing::info!("shutting down: calls in flight may end");
+    let saves = running.saves();
     tokio::select! {
         Ended { calls, is_saved } = running.drain() => {
             if calls == Drained::Cut {
@@ -361,7 +362,13 @@ async fn serve_until_told(
                 return Ok(ExitCode::FAILURE);
             }
         }
-        () = ends.wait() => tracing::warn!("told twice: ending at once"),
+        () = ends.wait() => {
+            tracing::warn!("told twice: ending at once");
+            if saves {
+                tracing::warn!("the last snapshot is not written");
+                return Ok(ExitCode::FAILURE);
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -386,13 +393,6 @@ fn reload(origin: &Origin, running: &mut Running, filter: &LogFilter) -> bool {
             );
             false
         }
-    }
-}
-
-fn admin_token_notice(token: &AdminToken) -> String {
-    let path = token.path.display();
-    match token.state {
-        AdminTokenState::Created => format!("made an administrator's token: {path}"),
         Ok(()) => true,
     }
 }
@@ -412,8 +412,15 @@ fn reread(origin: &Origin, running: &mut Running, filter: &LogFilter) -> anyhow:
     );
     if let Err(error) = filter.reload(log_filter) {
         tracing::error!("the log's filter could not be changed: {error}");
-        AdminTokenState::Kept => format!("the administrator's token is in {path}"),
+    }
     Ok(())
+}
+
+fn admin_token_notice(token: &AdminToken) -> String {
+    let path = token.path.display();
+    match token.state {
+        AdminTokenState::Created => format!("made an administrator's token: {path}"),
+        AdminTokenState::Kept => format!("the administrator's token is in {path}"),
         AdminTokenState::Replaced => {
             format!("the administrator's token was lost: it is revoked, and a new one is in {path}")
         }
