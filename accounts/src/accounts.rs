@@ -157,12 +157,10 @@ impl Accounts {
         }
     }
 
-    /// Notes whether a write, or the look at what an earlier one left, went well.
-    fn noted<T>(&self, done: Result<T, DatabaseError>) -> Result<T, DatabaseError> {
-        self.is_failing.store(done.is_err(), Ordering::Relaxed);
-        self.failed_writes
-            .fetch_add(u64::from(done.is_err()), Ordering::Relaxed);
-        done
+    /// Notes that a change could not be made durable, or not even tried.
+    fn failed(&self) {
+        self.is_failing.store(true, Ordering::Relaxed);
+        self.failed_writes.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Reads the state; no lock but its own may be waited for inside.
@@ -175,7 +173,8 @@ impl Accounts {
     pub(crate) fn begin(&self, mode: Mode) -> Result<MutexGuard<'_, Database>, DatabaseError> {
         let mut database = self.database.lock();
         if mode == Mode::Apply && database.needs_reload() {
-            let found = self.noted(database.reload())?;
+            // That it can be read again does not say that it can be written.
+            let found = database.reload().inspect_err(|_| self.failed())?;
             let mut state = self.state.write();
             let old = std::mem::replace(&mut *state, found);
             self.generation.fetch_add(1, Ordering::Release);
@@ -193,7 +192,9 @@ impl Accounts {
         mut changes: Vec<Change>,
         receipt: Option<Receipt>,
     ) -> Result<(), DatabaseError> {
-        self.noted(database.commit(&mut changes, receipt))?;
+        let committed = database.commit(&mut changes, receipt);
+        committed.inspect_err(|_| self.failed())?;
+        self.is_failing.store(false, Ordering::Relaxed);
         let mut state = self.state.write();
         for change in changes {
             state.apply(change);

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::data_dir::default_data_dir;
 use crate::failure::Failure;
 use crate::output::{Format, Output};
+use crate::serve::parse_filter;
 
 /// `larder config …`
 #[derive(Debug, Subcommand)]
@@ -28,8 +29,10 @@ pub(crate) fn run(
 ) -> Result<(), Failure> {
     let ConfigCommand::Check { file } = command;
     let data_dir = default_data_dir().unwrap_or_else(|| Path::new("larder").into());
-    Config::check_file(file, &data_dir).map_err(|error| Failure::Failed(error.to_string()))?;
+    let config = Config::check_file(file, &data_dir);
+    let config = config.map_err(|error| Failure::Failed(error.to_string()))?;
     let file = file.display().to_string();
+    parse_filter(&config).map_err(|error| Failure::Failed(format!("{file}: {error:#}")))?;
     let told = match format {
         Format::Json => out.json(&json!({ "file": file, "good": true })),
         Format::Text => out.line(&format!("{file}: good")),

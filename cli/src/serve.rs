@@ -342,15 +342,17 @@ async fn serve_until_told(
             () = ends.wait() => break,
             _ = hang_up.recv() => {
                 supervisor::notify(State::Reloading);
-                reload(origin, &mut running, filter);
+                let is_taken = reload(origin, &mut running, filter);
                 // Says itself what became of it.
                 running.reload_certificates().await;
+                running.audit_reload(is_taken);
                 supervisor::notify(State::Ready);
             }
         }
     }
     supervisor::notify(State::Stopping);
     tracing::info!("shutting down: calls in flight may end");
+    let saves = running.saves();
     tokio::select! {
         Ended { calls, is_saved } = running.drain() => {
             if calls == Drained::Cut {
@@ -360,7 +362,13 @@ async fn serve_until_told(
                 return Ok(ExitCode::FAILURE);
             }
         }
-        () = ends.wait() => tracing::warn!("told twice: ending at once"),
+        () = ends.wait() => {
+            tracing::warn!("told twice: ending at once");
+            if saves {
+                tracing::warn!("the last snapshot is not written");
+                return Ok(ExitCode::FAILURE);
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -376,37 +384,36 @@ fn tell_addresses(running: &Running) -> std::io::Result<()> {
     out.flush()
 }
 
-/// Reads the configuration again, and takes it on if all of it can be.
-fn reload(origin: &Origin, running: &mut Running, filter: &LogFilter) {
-    let refused = |error: &dyn std::fmt::Display| {
-        tracing::error!(
-            "the configuration was read again and REFUSED; nothing has changed: {error}"
-        );
-    };
-    let config = match origin.read() {
-        Ok((config, _)) => config,
-        Err(error) => return refused(&format!("{error:#}")),
-    };
-    let log_filter = match parse_filter(&config) {
-        Ok(log_filter) => log_filter,
-        Err(error) => return refused(&format!("{error:#}")),
-    };
-    match running.reload(config) {
-        Err(error) => refused(&error),
-        Ok(changes) if changes.0.is_empty() => {
-            tracing::info!("the configuration was read again: nothing differs");
-        }
-        Ok(changes) => {
-            let names: Vec<_> = changes.0.into_iter().collect();
-            tracing::info!(
-                "the configuration was read again: {} changed",
-                names.join(", ")
+/// Reads the configuration again, and takes it on if all of it can be; says whether.
+fn reload(origin: &Origin, running: &mut Running, filter: &LogFilter) -> bool {
+    match reread(origin, running, filter) {
+        Err(error) => {
+            tracing::error!(
+                "the configuration was read again and REFUSED; nothing has changed: {error:#}"
             );
-            if let Err(error) = filter.reload(log_filter) {
-                tracing::error!("the log's filter could not be changed: {error}");
-            }
+            false
         }
+        Ok(()) => true,
     }
+}
+
+fn reread(origin: &Origin, running: &mut Running, filter: &LogFilter) -> anyhow::Result<()> {
+    let (config, _) = origin.read()?;
+    let log_filter = parse_filter(&config)?;
+    let changes = running.reload(config)?;
+    if changes.0.is_empty() {
+        tracing::info!("the configuration was read again: nothing differs");
+        return Ok(());
+    }
+    let names: Vec<_> = changes.0.into_iter().collect();
+    tracing::info!(
+        "the configuration was read again: {} changed",
+        names.join(", ")
+    );
+    if let Err(error) = filter.reload(log_filter) {
+        tracing::error!("the log's filter could not be changed: {error}");
+    }
+    Ok(())
 }
 
 fn admin_token_notice(token: &AdminToken) -> String {
@@ -464,7 +471,7 @@ const LOG_QUEUE_LINES: usize = 65_536;
 type LogFilter = tracing_subscriber::reload::Handle<EnvFilter, tracing_subscriber::Registry>;
 
 /// `log_filter`, or what follows from `log_format`.
-fn parse_filter(config: &Config) -> anyhow::Result<EnvFilter> {
+pub(crate) fn parse_filter(config: &Config) -> anyhow::Result<EnvFilter> {
     let access = if config.log_format == LogFormat::Off {
         "off"
     } else {

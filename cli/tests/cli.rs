@@ -166,6 +166,20 @@ fn wrong_command_lines() {
 }
 
 #[test]
+fn a_configuration_whose_log_filter_cannot_be_read_is_not_good() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("larder.toml");
+    let file = file.to_str().expect("it is UTF-8");
+    for (filter, status) in [("=====,,[", 1), ("info,access=off", 0)] {
+        std::fs::write(file, format!("log_filter = '{filter}'\n")).expect("there is room");
+        let output = larder(&["config", "check", file]);
+        assert_eq!(code(&output), status, "{filter}: {}", stderr(&output));
+        let named = stderr(&output).contains("larder.toml: log_filter: ");
+        assert_eq!(named, status != 0, "{}", stderr(&output));
+    }
+}
+
+#[test]
 fn a_secret_is_not_repeated() {
     let output = larder(&["get", "k", "--token", "s3cret token"]);
     assert!(!stderr(&output).contains("s3cret"), "{}", stderr(&output));

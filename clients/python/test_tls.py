@@ -235,7 +235,7 @@ def test_a_certificate_stands_for_an_account_until_it_is_revoked(
     [token_line] = [line for line in lines if line["action"].endswith("/CreateToken")]
     assert token_line["resource"] == made.token.name
     assert any(line.get("reason") == "TOKEN_INVALID" for line in lines)
-    assert any(line["action"] == "reload" for line in lines)
+    assert any(line["action"] == "reload_certificates" for line in lines)
     text = (tmp_path / "audit").read_text() + server.stderr()
     for secret in ("imported-secret", "nobody-made-this", server.admin_token):
         assert secret not in text

@@ -54,6 +54,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often entries that expired are swept out, beside what each call drains.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
+/// What the audit log calls it when certificates are read again.
+const CERTIFICATES: &str = "reload_certificates";
+
 /// Why a server cannot start. Each message names the setting or the file.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -340,14 +343,31 @@ impl Running {
             None => None,
         };
         self.core.audit.reopen();
-        let refused = matches!(outcome, Some(Reload::Refused(_)));
-        let code = if refused {
-            Code::InvalidArgument
-        } else {
-            Code::Ok
-        };
-        self.core.audit.operator("reload", code.name());
+        if let Some(outcome) = &outcome {
+            let refused = matches!(outcome, Reload::Refused(_));
+            self.audit_taken(CERTIFICATES, !refused);
+        }
         outcome
+    }
+
+    /// Records that an operator had the configuration read again, and whether it was
+    /// taken on.
+    pub fn audit_reload(&self, is_taken: bool) {
+        self.audit_taken("reload", is_taken);
+    }
+
+    fn audit_taken(&self, action: &'static str, is_taken: bool) {
+        let code = if is_taken {
+            Code::Ok
+        } else {
+            Code::InvalidArgument
+        };
+        self.core.audit.operator(action, code.name());
+    }
+
+    /// Whether a [`drain`](Self::drain) ends with a snapshot.
+    pub const fn saves(&self) -> bool {
+        self.saver.is_some()
     }
 
     /// How often certificates were exchanged, and when the one in force ends;
@@ -530,7 +550,7 @@ async fn watch_certificates(
             () = drain.cancelled() => return,
         }
         if reload(&core, &certificates).await == Reload::Replaced {
-            core.audit.operator("reload", Code::Ok.name());
+            core.audit.operator(CERTIFICATES, Code::Ok.name());
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::io::{BufRead as _, Read as _};
 
-use larder_accounts::{AccountSettings, Accounts, CreatedToken, NewToken, TokenError};
+use larder_accounts::{
+    AccountError, AccountSettings, Accounts, CreatedToken, NewToken, TokenError,
+};
 use larder_model::Mode;
 
 use crate::fixture::{
@@ -144,11 +146,19 @@ fn child_fills() {
     check(&made);
     assert!(matches!(make(), Err(TokenError::Database(_))));
     check(&made);
+    // The file is read again for this one, which the disk is not asked for.
+    let there = accounts.create_account(default.clone(), AccountSettings::default(), Mode::Apply);
+    assert!(
+        matches!(there, Err(AccountError::AlreadyExists)),
+        "{there:?}"
+    );
+    assert!(accounts.writes().is_failing, "the disk is full still");
     println!("full");
     std::io::stdin()
         .read_line(&mut String::new())
         .expect("text");
     made.push(make().expect("there is room again"));
+    assert!(!accounts.writes().is_failing);
     check(&made);
     println!("kept {}", made.len() + 1);
 }

@@ -6,6 +6,7 @@
 //! snapshots/0000000000000006.snapshot   the one before, should that be damaged
 //! snapshots/0000000000000008.part       being written; means nothing after a crash
 //! snapshots/0000000000000005.damaged    put aside, to be looked at
+//! snapshots/0000000000000004.unknown-format   a later version's, put aside for it
 //! snapshots/running                     there from a start to the last snapshot of a drain
 //! snapshots/lock                        held by the server that uses the folder
 //! ```
@@ -15,19 +16,25 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
+
 /// Name of the folder in the data directory.
 pub(super) const FOLDER: &str = "snapshots";
 const LOCK: &str = "lock";
 const RUNNING: &str = "running";
 /// Whole snapshots that are kept.
 const KEPT: usize = 2;
+/// Damaged ones that are kept, beside those that were put aside since the start.
+const KEPT_DAMAGED: usize = 4;
 
 /// What became of a snapshot's file, by its extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     Whole,
     Part,
     Damaged,
+    /// Of a later version of the program, which may be there again.
+    UnknownFormat,
 }
 
 impl State {
@@ -36,6 +43,7 @@ impl State {
             Self::Whole => "snapshot",
             Self::Part => "part",
             Self::Damaged => "damaged",
+            Self::UnknownFormat => "unknown-format",
         }
     }
 }
@@ -53,6 +61,8 @@ pub(crate) enum LastEnd {
 #[derive(Debug)]
 pub(crate) struct Directory {
     path: PathBuf,
+    /// The numbers of those that this process put aside.
+    aside: Mutex<Vec<u64>>,
     _lock: File,
 }
 
@@ -82,7 +92,11 @@ impl Directory {
             }
             TryLockError::Error(error) => error,
         })?;
-        Ok(Self { path, _lock: lock })
+        Ok(Self {
+            path,
+            aside: Mutex::default(),
+            _lock: lock,
+        })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -116,8 +130,12 @@ impl Directory {
     /// The whole snapshots, newest first.
     pub(super) fn whole(&self) -> io::Result<Vec<(u64, PathBuf)>> {
         let mut files = self.list(State::Whole)?;
-        // A pipe would be waited for; a link to a file is as good as the file.
-        files.retain(|(_, path)| path.is_file());
+        // A pipe would be waited for; a link to a file is as good as the file. What cannot be
+        // looked at may be a snapshot.
+        files.retain(|(_, path)| match std::fs::metadata(path) {
+            Ok(file) => file.is_file(),
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        });
         Ok(files)
     }
 
@@ -128,7 +146,12 @@ impl Directory {
 
     /// A number above all there are.
     pub(super) fn next_number(&self) -> io::Result<u64> {
-        let states = [State::Whole, State::Part, State::Damaged];
+        let states = [
+            State::Whole,
+            State::Part,
+            State::Damaged,
+            State::UnknownFormat,
+        ];
         let mut newest = 0;
         for state in states {
             newest = newest.max(self.list(state)?.first().map_or(0, |(number, _)| *number));
@@ -149,27 +172,31 @@ impl Directory {
         self.sync()
     }
 
-    /// Puts a damaged snapshot aside: it counts no more, and can be looked at.
-    pub(super) fn put_aside(&self, number: u64) -> io::Result<PathBuf> {
-        let aside = self.file(number, State::Damaged);
+    /// Puts a snapshot aside that is of no use here: it counts no more, and can be looked
+    /// at.
+    pub(super) fn put_aside(&self, number: u64, state: State) -> io::Result<PathBuf> {
+        let aside = self.file(number, state);
         std::fs::rename(self.file(number, State::Whole), &aside)?;
+        self.aside.lock().push(number);
         self.sync()?;
         Ok(aside)
     }
 
-    /// Removes what is not needed any more: all but two snapshots, all but one
-    /// damaged one, and all parts. What cannot be removed is tried again
-    /// with the next snapshot.
+    /// Removes what is not needed any more: all but two snapshots, all parts, and of the
+    /// damaged ones all but four and those that this process put aside. Those of an
+    /// unknown format stay. What cannot be removed is tried again with the next
+    /// snapshot.
     pub(super) fn prune(&self) {
-        for (state, kept) in [(State::Whole, KEPT), (State::Damaged, 1), (State::Part, 0)] {
-            let files = match state {
-                State::Whole => self.whole(),
-                State::Part | State::Damaged => self.list(state),
-            };
-            for (_, path) in files.unwrap_or_default().into_iter().skip(kept) {
-                if let Err(error) = std::fs::remove_file(&path) {
-                    tracing::warn!(file = %path.display(), %error, "an old snapshot cannot be removed");
-                }
+        let whole = self.whole().unwrap_or_default();
+        let parts = self.list(State::Part).unwrap_or_default();
+        let mut damaged = self.list(State::Damaged).unwrap_or_default();
+        damaged.drain(..KEPT_DAMAGED.min(damaged.len()));
+        let aside = self.aside.lock();
+        damaged.retain(|(number, _)| !aside.contains(number));
+        drop(aside);
+        for (_, path) in whole.into_iter().skip(KEPT).chain(damaged).chain(parts) {
+            if let Err(error) = std::fs::remove_file(&path) {
+                tracing::warn!(file = %path.display(), %error, "an old snapshot cannot be removed");
             }
         }
     }

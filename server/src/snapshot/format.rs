@@ -85,19 +85,17 @@ impl Header {
         bytes
     }
 
-    pub(super) fn parse(bytes: &[u8; HEADER_BYTES]) -> Result<Self, Damage> {
+    /// Every format has this header: that is how an unknown one is told from damage.
+    pub(super) fn parse(bytes: &[u8; HEADER_BYTES]) -> Result<Self, ReadError> {
         if bytes[..8] != MAGIC {
-            return Err(Damage::new(0, "it does not begin as a snapshot does"));
+            return Err(Damage::new(0, "it does not begin as a snapshot does").into());
         }
         if u32_at(bytes, 40) != crc32fast::hash(&bytes[..40]) {
-            return Err(Damage::new(0, "the header's checksum is wrong"));
+            return Err(Damage::new(0, "the header's checksum is wrong").into());
         }
         let format = u32_at(bytes, 8);
         if !(OLDEST_FORMAT..=FORMAT).contains(&format) {
-            return Err(Damage::new(
-                8,
-                "it is of a format that this server does not know",
-            ));
+            return Err(ReadError::UnknownFormat(format));
         }
         Ok(Self {
             format,
@@ -159,6 +157,12 @@ pub(super) enum ReadError {
     /// It is not what was written.
     #[error(transparent)]
     Damaged(#[from] Damage),
+    /// It is another snapshot than its name says.
+    #[error("its name says that it is number {name}, and its header that it is number {header}")]
+    Misnamed { name: u64, header: u64 },
+    /// It is whole, and another version's.
+    #[error("it is of format {0}, which this server does not know; it knows up to {FORMAT}")]
+    UnknownFormat(u32),
     /// The disk does not give it.
     #[error("cannot be read: {0}")]
     Io(#[from] io::Error),

@@ -29,8 +29,8 @@ use std::sync::atomic::AtomicBool;
 use larder_engine::Engine;
 use larder_model::{AccountId, Limits, Quota};
 
-use self::directory::{Directory, LastEnd};
-use self::format::ReadError;
+use self::directory::{Directory, LastEnd, State};
+use self::format::{Header, ReadError};
 use self::load::{Loaded, Target, Versions};
 pub(crate) use self::saver::Saver;
 pub(crate) use self::stats::Stats;
@@ -81,11 +81,16 @@ impl Snapshots {
     /// after it; 0 if there is no snapshot.
     pub(crate) fn end_version(&self) -> u64 {
         let files = self.directory.whole().unwrap_or_default();
-        let headers = files.iter().filter_map(|(_, path)| load::header(path).ok());
-        let ends: Vec<u64> = headers.map(|header| header.end_version).collect();
+        let headers = files.iter().filter_map(|(number, path)| {
+            let header = load::header(path).ok()?;
+            Some((*number, header))
+        });
+        let headers: Vec<_> = headers.collect();
+        let ends: Vec<u64> = headers.iter().map(|(_, it)| it.end_version).collect();
         let end = ends.iter().copied().max().unwrap_or(0);
-        // The newest may be the one that cannot be read.
-        let is_exact = self.last_end == LastEnd::Clean && ends.len() == files.len();
+        let all_named = headers.iter().all(|(number, it)| it.number == *number);
+        // The newest may be the one that cannot be read, or was exchanged.
+        let is_exact = self.last_end == LastEnd::Clean && ends.len() == files.len() && all_named;
         if is_exact || ends.is_empty() {
             end
         } else {
@@ -98,7 +103,9 @@ impl Snapshots {
     /// snapshot is a crash.
     ///
     /// # Errors
-    /// The folder cannot be read or written.
+    /// The folder cannot be read or written, or a file that counts cannot be read.
+    /// That one may be good: a server that went on without it would write others, until
+    /// it is one too many.
     pub(crate) fn load(
         &self,
         engine: &Engine,
@@ -129,13 +136,14 @@ impl Snapshots {
         };
         let mut loaded = None;
         for (number, path) in &files {
-            match load_one(path, &target, cancelled) {
+            match load_one(*number, path, &target, cancelled) {
                 Ok(done) => {
                     tell(path, &done, is_crash);
                     loaded = Some(done);
                     break;
                 }
                 Err(ReadError::Cancelled) => return Ok(None),
+                Err(ReadError::Io(error)) => return Err(unreadable(path, &error)),
                 Err(error) => self.reject(*number, path, &error),
             }
             // What follows is older than what was acknowledged.
@@ -158,25 +166,62 @@ impl Snapshots {
     fn reject(&self, number: u64, path: &Path, error: &ReadError) {
         let file = path.display();
         tracing::error!(%file, %error, "THE SNAPSHOT IS NOT LOADED; trying the one before it");
-        if let ReadError::Damaged(_) = error {
-            // Once it is aside, the one before is the newest: a server that ends now, and
-            // starts again, must not take it for what was there in the end.
-            if let Err(error) = self.directory.mark_running() {
-                tracing::error!(%error, "it is not put aside");
-                return;
-            }
-            match self.directory.put_aside(number) {
-                Ok(aside) => tracing::error!(file = %aside.display(), "it was put aside"),
-                Err(error) => tracing::error!(%file, %error, "it cannot be put aside"),
-            }
+        // Once it is aside, the one before is the newest: a server that ends now, and
+        // starts again, must not take it for what was there in the end.
+        if let Err(error) = self.directory.mark_running() {
+            tracing::error!(%error, "it is not put aside");
+            return;
+        }
+        let (state, until) = if matches!(error, ReadError::UnknownFormat(_)) {
+            (
+                State::UnknownFormat,
+                "it was put aside, and stays until somebody removes it",
+            )
+        } else {
+            (
+                State::Damaged,
+                "it was put aside, and stays while this server runs",
+            )
+        };
+        match self.directory.put_aside(number, state) {
+            Ok(aside) => tracing::error!(file = %aside.display(), "{until}"),
+            Err(error) => tracing::error!(%file, %error, "it cannot be put aside"),
         }
     }
 }
 
-/// Nothing is in the store unless all of the file is as it was written.
-fn load_one(path: &Path, target: &Target<'_>, cancelled: &AtomicBool) -> Result<Loaded, ReadError> {
-    load::verify(path, cancelled)?;
+/// Names the file, and the way out.
+fn unreadable(path: &Path, error: &io::Error) -> io::Error {
+    let message = format!(
+        "{}: cannot be read: {error}; make it readable, or move it away to \
+         start without it",
+        path.display()
+    );
+    io::Error::new(error.kind(), message)
+}
+
+/// Nothing is in the store unless all of the file is as it was written, under the name
+/// that it was written to: an older one must not pass for the newest.
+fn load_one(
+    number: u64,
+    path: &Path,
+    target: &Target<'_>,
+    cancelled: &AtomicBool,
+) -> Result<Loaded, ReadError> {
+    named(number, load::verify(path, cancelled)?)?;
     load::fill(path, target, cancelled)
+}
+
+/// The header of a file with this number in its name.
+const fn named(number: u64, header: Header) -> Result<Header, ReadError> {
+    if header.number == number {
+        Ok(header)
+    } else {
+        Err(ReadError::Misnamed {
+            name: number,
+            header: header.number,
+        })
+    }
 }
 
 fn tell(path: &Path, loaded: &Loaded, is_crash: bool) {

@@ -362,7 +362,7 @@ fn an_entry_that_expired_meanwhile_is_not_loaded() {
         };
         entry.push(&mut entries).expect("it is short");
     }
-    let header = format::Header {
+    let header = Header {
         format: format::FORMAT,
         number: 1,
         begun_unix_ms: 0,

@@ -79,6 +79,144 @@ fn a_snapshot_that_cannot_be_read_a_second_time_leaves_nothing_in_the_store() {
 }
 
 #[test]
+fn a_snapshot_that_cannot_be_read_ends_the_start_and_stays() {
+    // A loop of links cannot be opened, and the first page of a process not be read: by
+    // nobody, not even by root.
+    for target in ["0000000000000002.snapshot", "/proc/self/mem"] {
+        let home = Home::new();
+        let snapshots = home.open(true);
+        let store = filled(3);
+        home.load(&snapshots, &store);
+        home.save(&snapshots, &store);
+        home.save(&snapshots, &store);
+        snapshots.directory.mark_ended().expect("it was marked");
+        drop(snapshots);
+        let kept = home.folder.path().join("kept");
+        std::fs::rename(home.file(2), &kept).expect("moved");
+        symlink(target, home.file(2)).expect("a link");
+
+        let snapshots = home.open(true);
+        let new = engine(snapshots.end_version());
+        let admission = Admission {
+            limits: Limits::default(),
+            quota: &there,
+        };
+        let loaded = snapshots.load(&new, &home.clock, &admission, &GOES_ON);
+        let error = loaded.expect_err(target).to_string();
+        let file = home.file(2).display().to_string();
+        assert!(error.starts_with(&file), "{error}");
+        assert!(error.contains("cannot be read"), "{error}");
+        assert!(content(&new).is_empty());
+        let link = std::fs::symlink_metadata(home.file(2)).expect("it stays");
+        assert!(link.is_symlink() && home.file(1).exists());
+        drop(snapshots);
+
+        // Once it can be read again, it was a clean end still.
+        std::fs::rename(&kept, home.file(2)).expect("moved back");
+        let snapshots = home.open(false);
+        let new = engine(snapshots.end_version());
+        home.load(&snapshots, &new).expect("it is whole");
+        assert_eq!(content(&new), content(&store));
+    }
+}
+
+/// Numbers of the files with an extension.
+fn numbers(home: &Home, extension: &str) -> Vec<u64> {
+    let there = |number: &u64| home.file(*number).with_extension(extension).exists();
+    (1..50).filter(there).collect()
+}
+
+#[test]
+fn what_was_put_aside_stays_as_long_as_it_was_said() {
+    let home = Home::new();
+    let store = filled(3);
+    let mut aside = Vec::new();
+    // All of each start are kept, and those of earlier ones while they are among four.
+    for kept in [&[1, 2][..], &[1, 2, 3, 4], &[3, 4, 5, 6]] {
+        let snapshots = home.open(true);
+        home.load(&snapshots, &store);
+        home.save(&snapshots, &store);
+        let last = home.save(&snapshots, &store).number;
+        drop(snapshots);
+        aside.extend([last - 1, last]);
+        spoil(&home.file(last - 1));
+        spoil(&home.file(last));
+        let snapshots = home.open(true);
+        assert_eq!(home.load(&snapshots, &engine(1 << 50)), None);
+        assert_eq!(numbers(&home, "damaged"), kept);
+    }
+    // More at once than are kept otherwise, and older: whole ones of another place.
+    for number in 20..26 {
+        std::fs::write(home.file(number), "none").expect("the disk has room");
+    }
+    let snapshots = home.open(true);
+    assert_eq!(home.load(&snapshots, &engine(1 << 50)), None);
+    home.save(&snapshots, &store);
+    let expected: Vec<u64> = (20..26).collect();
+    assert_eq!(numbers(&home, "damaged"), expected);
+    drop(snapshots);
+    let snapshots = home.open(true);
+    home.load(&snapshots, &engine(1 << 50));
+    assert_eq!(numbers(&home, "damaged"), expected[2..]);
+}
+
+#[test]
+fn a_snapshot_of_a_later_version_waits_for_that_version() {
+    let home = Home::new();
+    let header = Header {
+        format: format::FORMAT + 1,
+        number: 1,
+        begun_unix_ms: 0,
+        end_version: 5,
+    };
+    let store = filled(3);
+    drop(home.open(true));
+    let later = [&header.encode()[..], b"whatever that is"].concat();
+    std::fs::write(home.file(1), &later).expect("the disk has room");
+    for _ in 0..3 {
+        let snapshots = home.open(true);
+        home.load(&snapshots, &engine(1 << 50));
+        for _ in 0..3 {
+            // Its number is not used again.
+            assert!(home.save(&snapshots, &store).number > 1);
+        }
+    }
+    assert_eq!(numbers(&home, "snapshot").len(), 2);
+    assert!(numbers(&home, "damaged").is_empty());
+    let kept = std::fs::read(home.file(1).with_extension("unknown-format"));
+    assert_eq!(kept.expect("it is kept"), later);
+}
+
+#[test]
+fn an_older_snapshot_under_the_name_of_the_newest_is_not_taken_for_it() {
+    let home = Home::new();
+    let (older, newer) = (filled(5), filled(10));
+    let snapshots = home.open(true);
+    home.load(&snapshots, &older);
+    home.save(&snapshots, &older);
+    home.save(&snapshots, &newer);
+    snapshots.directory.mark_ended().expect("it was marked");
+    drop(snapshots);
+    std::fs::copy(home.file(1), home.file(2)).expect("the disk has room");
+
+    let snapshots = home.open(true);
+    let first = snapshots.end_version();
+    assert_eq!(first, older.end_version() + CRASH_VERSIONS);
+    let header = load::header(&home.file(2)).expect("it is whole");
+    let error = named(2, header).expect_err("it is 1").to_string();
+    assert!(
+        error.contains("number 2") && error.contains("number 1"),
+        "{error}"
+    );
+    let new = engine(first);
+    // The one before is where it was, and counts as after a crash.
+    assert_eq!(home.load(&snapshots, &new).expect("it is whole").entries, 6);
+    let versions = content(&new).into_values().map(|(_, version, _)| version);
+    assert!(versions.min() >= Some(first));
+    assert_eq!(numbers(&home, "damaged"), [2]);
+}
+
+#[test]
 fn what_is_no_snapshot_is_left_alone() {
     let home = Home::new();
     let snapshots = home.open(true);
@@ -156,7 +294,7 @@ fn a_clock_that_was_set_back_gives_an_entry_no_more_time_than_it_had() {
     let path = home.folder.path().join("file");
     // Begun at a time, with an entry that had so long left: how long it lives.
     let check = |begun_unix_ms: u64, left_ms: u64, lives_ms: Option<(u64, u64)>| {
-        let header = format::Header {
+        let header = Header {
             format: format::FORMAT,
             number: 1,
             begun_unix_ms,

@@ -138,7 +138,7 @@ fn the_requests_of_an_account_that_was_made_anew_stay_out() {
 
 /// A snapshot with one request, which is forgotten at a time by the wall clock.
 fn with_request(until_unix_ms: u64) -> Vec<u8> {
-    let header = format::Header {
+    let header = Header {
         format: format::FORMAT,
         number: 1,
         begun_unix_ms: 0,
@@ -225,14 +225,14 @@ fn a_snapshot_of_the_first_format_is_still_loaded() {
 
 #[test]
 fn a_format_of_the_future_is_refused_and_says_so() {
-    let mut header = format::Header {
+    let mut header = Header {
         format: format::FORMAT + 1,
         number: 1,
         begun_unix_ms: 0,
         end_version: 5,
     };
-    let check = |header: &format::Header, known: bool| {
-        let read = format::Header::parse(&header.encode());
+    let check = |header: &Header, known: bool| {
+        let read = Header::parse(&header.encode());
         assert_eq!(read.is_ok(), known, "{header:?}");
         if let Err(damage) = read {
             assert!(damage.to_string().contains("does not know"), "{damage}");
