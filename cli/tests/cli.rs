@@ -6,6 +6,8 @@
 mod failover;
 #[path = "cli/once.rs"]
 mod once;
+#[path = "cli/server.rs"]
+mod server;
 
 use std::io::Write as _;
 use std::net::TcpListener;

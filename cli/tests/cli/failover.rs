@@ -1,67 +1,14 @@
 //! Three servers, of which one is killed while they are called: no call that may be repeated
 //! fails, and the one that comes back is used again.
 
-use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use larder_client::{Balancing, Client, ClientConfig, IncrementOptions, RingHash, SetOptions};
 
-/// A server that ends with the test.
-struct Server {
-    child: Child,
-    address: SocketAddr,
-    _data: tempfile::TempDir,
-}
-
-impl Server {
-    fn start(address: SocketAddr) -> Self {
-        let data = tempfile::tempdir().unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_larder"))
-            .args(["serve", "--listen", &address.to_string(), "--data-dir"])
-            .arg(data.path())
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let address = lines
-            .find_map(|line| line.unwrap().strip_prefix("listening on ")?.parse().ok())
-            .unwrap();
-        Self {
-            child,
-            address,
-            _data: data,
-        }
-    }
-
-    /// SIGTERM: it sends its clients away, and ends when their calls have.
-    fn drain(&mut self) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
-        assert!(sent.success());
-        assert!(self.child.wait().unwrap().success());
-    }
-
-    /// SIGKILL: it says goodbye to nobody.
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Fails where it has ended.
-        let _ = self.child.kill();
-        self.child.wait().unwrap();
-    }
-}
+use crate::server::{ANY_PORT, Server};
 
 /// Calls that may be repeated, as many tasks make them.
 #[derive(Default)]
@@ -115,8 +62,7 @@ impl Drop for Ends {
 }
 
 async fn check(balancing: Balancing) {
-    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    let mut servers = [any, any, any].map(Server::start);
+    let mut servers = [ANY_PORT; 3].map(Server::start);
     let all = servers.iter().map(|server| server.address.to_string());
     let target = format!("ipv4:{}", all.collect::<Vec<_>>().join(","));
     let config = ClientConfig::new(&target).unwrap();
@@ -169,8 +115,7 @@ async fn no_call_fails_when_the_server_of_some_keys_is_killed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_call_fails_when_a_server_is_drained_though_none_may_be_repeated() {
-    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    let mut servers = [any, any].map(Server::start);
+    let mut servers = [ANY_PORT; 2].map(Server::start);
     let all = servers.iter().map(|server| server.address.to_string());
     let target = format!("ipv4:{}", all.collect::<Vec<_>>().join(","));
     let config = ClientConfig::new(&target).unwrap();

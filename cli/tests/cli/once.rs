@@ -4,9 +4,7 @@
 //! arrived, and whatever became of the answers, what is there at the end is known
 //! to the last count.
 
-use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use larder_client::{
@@ -14,46 +12,10 @@ use larder_client::{
 };
 use larder_faults::{Proxy, Schedule};
 
+use crate::server::{ANY_PORT, Server};
+
 /// Longer than any answer takes that comes at all.
 const TRY: Duration = Duration::from_millis(400);
-
-/// A server that ends with the test.
-struct Server {
-    child: Child,
-    address: SocketAddr,
-    _data: tempfile::TempDir,
-}
-
-impl Server {
-    fn start() -> Self {
-        let data = tempfile::tempdir().unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_larder"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(data.path())
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let address = lines
-            .find_map(|line| line.unwrap().strip_prefix("listening on ")?.parse().ok())
-            .unwrap();
-        Self {
-            child,
-            address,
-            _data: data,
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
 
 async fn connect(address: SocketAddr) -> Client {
     let config = ClientConfig::new(&format!("http://{address}")).unwrap();
@@ -183,7 +145,7 @@ async fn through_faults(server: SocketAddr, direct: &Client, seed: u64) -> u64 {
 #[tokio::test]
 async fn writes_that_are_sent_until_acknowledged_take_effect_once() {
     const SEEDS: [u64; 2] = [1, 2];
-    let server = Server::start();
+    let server = Server::start(ANY_PORT);
     let direct = connect(server.address).await;
     let local = tokio::task::LocalSet::new();
     let mut tries = 0;
