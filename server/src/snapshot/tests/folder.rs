@@ -32,17 +32,22 @@ fn only_the_owner_may_read_what_is_saved() {
     }
 }
 
-#[test]
-fn a_server_that_ends_while_it_loads_the_one_before_does_not_take_it_for_the_last() {
-    let home = Home::new();
+/// A server has saved two snapshots, and ended well. What the first is of.
+fn saved_twice(home: &Home) -> Engine {
     let (older, newer) = (filled(5), filled(10));
     let snapshots = home.open(true);
     home.load(&snapshots, &older);
     home.save(&snapshots, &older);
     home.save(&snapshots, &newer);
     snapshots.directory.mark_ended().expect("it was marked");
+    older
+}
+
+#[test]
+fn a_server_that_ends_while_it_loads_the_one_before_does_not_take_it_for_the_last() {
+    let home = Home::new();
+    let older = saved_twice(&home);
     spoil(&home.file(2));
-    drop(snapshots);
 
     // It puts the damaged one aside, and ends.
     let snapshots = home.open(true);
@@ -190,13 +195,7 @@ fn a_snapshot_of_a_later_version_waits_for_that_version() {
 #[test]
 fn an_older_snapshot_under_the_name_of_the_newest_is_not_taken_for_it() {
     let home = Home::new();
-    let (older, newer) = (filled(5), filled(10));
-    let snapshots = home.open(true);
-    home.load(&snapshots, &older);
-    home.save(&snapshots, &older);
-    home.save(&snapshots, &newer);
-    snapshots.directory.mark_ended().expect("it was marked");
-    drop(snapshots);
+    let older = saved_twice(&home);
     std::fs::copy(home.file(1), home.file(2)).expect("the disk has room");
 
     let snapshots = home.open(true);
