@@ -1,7 +1,6 @@
 //! Three servers, of which one is killed while they are called: no call that may be repeated
 //! fails, and the one that comes back is used again.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
