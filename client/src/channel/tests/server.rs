@@ -11,7 +11,7 @@ use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
@@ -63,7 +63,7 @@ pub(super) struct Server {
     connections: Arc<AtomicUsize>,
     calls: Arc<Mutex<Vec<Seen>>>,
     cancelled: Arc<AtomicUsize>,
-    away: Arc<Notify>,
+    away: watch::Sender<()>,
     tasks: Option<JoinSet<()>>,
 }
 
@@ -71,7 +71,7 @@ pub(super) struct Server {
 struct Shared {
     calls: Arc<Mutex<Vec<Seen>>>,
     cancelled: Arc<AtomicUsize>,
-    away: Arc<Notify>,
+    away: watch::Sender<()>,
     script: Arc<Script>,
 }
 
@@ -96,11 +96,11 @@ impl Server {
         let shared = Shared {
             calls: Arc::default(),
             cancelled: Arc::default(),
-            away: Arc::default(),
+            away: watch::Sender::new(()),
             script: Arc::new(script),
         };
         let (calls, cancelled) = (Arc::clone(&shared.calls), Arc::clone(&shared.cancelled));
-        let away = Arc::clone(&shared.away);
+        let away = shared.away.clone();
         let connections = Arc::<AtomicUsize>::default();
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, manner, Arc::clone(&connections), shared));
@@ -121,11 +121,11 @@ impl Server {
         let shared = Shared {
             calls: Arc::default(),
             cancelled: Arc::default(),
-            away: Arc::default(),
+            away: watch::Sender::new(()),
             script: Arc::new(|_, seen| Reply::Ok(seen.body.clone())),
         };
         let (calls, cancelled) = (Arc::clone(&shared.calls), Arc::clone(&shared.cancelled));
-        let away = Arc::clone(&shared.away);
+        let away = shared.away.clone();
         let connections = Arc::<AtomicUsize>::default();
         let count = Arc::clone(&connections);
         let mut tasks = JoinSet::new();
@@ -168,7 +168,7 @@ impl Server {
 
     /// Sends its clients away, as the end of a connection's age does: calls under way end well.
     pub(super) fn send_away(&self) {
-        self.away.notify_waiters();
+        self.away.send_replace(());
     }
 
     pub(super) fn calls(&self) -> Vec<Seen> {
@@ -222,6 +222,8 @@ where
         return;
     };
     let mut tasks = JoinSet::new();
+    // A state and no event: a call that comes in the same turn may not hide it.
+    let mut away = shared.away.subscribe();
     let (hang_up, mut hung_up) = tokio::sync::mpsc::channel::<()>(1);
     loop {
         tokio::select! {
@@ -232,7 +234,7 @@ where
                 _ => return,
             },
             _ = hung_up.recv() => return,
-            () = shared.away.notified() => connection.graceful_shutdown(),
+            _ = away.changed() => connection.graceful_shutdown(),
         }
     }
 }
