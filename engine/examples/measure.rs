@@ -15,7 +15,7 @@ use larder_engine::{Account, Engine, EngineConfig, Keyspace};
 use larder_model::suite::Random;
 use larder_model::{
     AccountId, AccountName, AccountUid, AtLimit, Call, Condition, EntryKey, Expiry, ExpiryChange,
-    Key, Limits, Namespace, Quota, ReadEffect, Set, Store, Time,
+    Key, Limits, MAX_EXPECTED, Namespace, Quota, ReadEffect, Set, Store, Time,
 };
 
 #[global_allocator]
@@ -76,12 +76,21 @@ fn main() -> Result<(), Box<dyn Error>> {
     let reads: Vec<_> = (0..READS).map(|_| first + random.below(keys)).collect();
     let at = |number: u64| reads[usize::try_from(number).unwrap_or_default()];
     let get = nanos(READS, |number| bench.get(at(number)));
+    let expected = nanos(READS, |number| {
+        let group = number % MAX_EXPECTED as u64;
+        if group == 0 {
+            let coming = number..READS.min(number + MAX_EXPECTED as u64);
+            bench.expect(&coming.map(|number| key(at(number))).collect::<Vec<_>>());
+        }
+        bench.get(at(number));
+    });
     let miss = nanos(READS, |number| bench.get(at(number) + 10 * keys));
     let set = nanos(READS, |number| bench.set(at(number)));
     println!("{live} keys of 16 bytes, values of {value_bytes}, {mode}");
     println!("beside key and value {beside} bytes resident, {charged} charged");
     println!("set of a new key  {insert:6.0} ns");
     println!("get, hit          {get:6.0} ns");
+    println!("get, expected     {expected:6.0} ns, in groups of {MAX_EXPECTED}");
     println!("get, miss         {miss:6.0} ns");
     println!("set, overwriting  {set:6.0} ns");
     compare_values();
@@ -130,6 +139,11 @@ impl Bench<'_> {
         };
         let set = self.engine.set(&self.account, Call::at(Time::ZERO), set);
         let _ = black_box(now(set));
+    }
+
+    fn expect(&self, keys: &[[u8; 16]]) {
+        let keys = keys.iter().map(|key| entry(key));
+        self.engine.expect(&self.account, keys);
     }
 
     fn get(&self, number: u64) {

@@ -25,9 +25,14 @@
 //!   for want of room.
 //!
 //! # What an entry costs
-//! 48 bytes of slot, 6 to 11 of index, 1 or 2 for the key's length, what the
+//! 48 bytes of slot, 7 to 10 of index, 1 or 2 for the key's length, what the
 //! allocator rounds up, and 8 for a fingerprint once the account evicts. An
 //! account costs 1 to 16 KiB by itself.
+//!
+//! # What a look-up costs
+//! One lock, and where the entries are in no cache three places in memory, one after the other: a
+//! line of the index, the slot, the record. Of calls that a server knows to come
+//! ([`expect`](larder_model::Store::expect)) these are fetched together (`prefetch`).
 //!
 //! # Where to start reading
 //! `store` for what happens when room is missing, `write` for one write under
@@ -43,6 +48,7 @@ mod number;
 mod once;
 mod partition;
 mod policy;
+mod prefetch;
 mod read;
 mod reclaim;
 mod registry;

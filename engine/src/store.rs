@@ -42,6 +42,14 @@ impl Store for Engine {
         self.leave(name);
     }
 
+    /// For an account that is larger than a processor's cache, three locks for each key, none of
+    /// them waited for.
+    fn expect<'k>(&self, account: &Account, keys: impl Iterator<Item = EntryKey<'k>>) {
+        if account.0.is_large() {
+            account.0.expect(keys);
+        }
+    }
+
     /// One lock, no allocation. A value up to 16 KiB is visited under the
     /// lock; a larger one without, its bytes held by a count meanwhile.
     async fn get<R: Send>(

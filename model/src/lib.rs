@@ -27,8 +27,8 @@ pub use once::{
 pub use quota::{AtLimit, Quota, Usage};
 pub use rehearsal::{Growth, Rehearsal, Rehearsed};
 pub use store::{
-    Call, Condition, Cursor, Deleted, ExpiryChange, Increment, Incremented, Listed, Mode, Page,
-    ReadEffect, ScanBudget, Selection, Set, Store, StoreError, Written,
+    Call, Condition, Cursor, Deleted, ExpiryChange, Increment, Incremented, Listed, MAX_EXPECTED,
+    Mode, Page, ReadEffect, ScanBudget, Selection, Set, Store, StoreError, Written,
 };
 pub use time::{Expiry, Time, Ttl, TtlError};
 pub use window::{Claimed, Remembered, Window, WindowPlace};

@@ -223,6 +223,10 @@ pub enum StoreError {
     Unavailable(String),
 }
 
+/// Most keys that [`Store::expect`] looks at: as many as a processor fetches at once, and few enough
+/// that none has left its nearest cache when its turn comes.
+pub const MAX_EXPECTED: usize = 16;
+
 /// Keeps entries for accounts, within their quotas, until they end.
 ///
 /// Every method is a future: ready at once for a store in memory, waiting for
@@ -249,6 +253,13 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets an account and all its entries; handles of it then see an empty
     /// account that nothing can be written to (`KeyQuota { limit: 0 }`).
     fn close(&self, name: &AccountName);
+
+    /// Says that calls for these keys are about to come; of more than [`MAX_EXPECTED`] the rest is
+    /// ignored. A hint, which changes nothing that anybody can see: a store may fetch what they
+    /// need ahead of them, and one that has no use for it does not look at `keys`.
+    fn expect<'k>(&self, account: &Self::Account, keys: impl Iterator<Item = EntryKey<'k>>) {
+        let _ = (account, keys);
+    }
 
     /// Shows the live entry, or `None`, to `visit`, which should only copy or
     /// encode: a store may hold a lock meanwhile.

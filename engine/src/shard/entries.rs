@@ -6,15 +6,28 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use larder_model::{EntryKey, EntryMeta, EntryRef, Expiry, Time, Version, entry_size_bytes};
+use prefetch_index::prefetch_index;
 
 use super::index::Index;
 use super::record::{self, Draft, Record};
-use super::slab::{CHUNK_SLOTS, NIL, Slab, Slot, U48};
+use super::slab::{CHUNK_SLOTS, LINE_BYTES, NIL, Slab, Slot, U48};
 use super::wheel::{Step, Wheel};
 use crate::hash::KeyHasher;
 use crate::ledger::{Amount, Event, Ledger};
 use crate::memory::{self, Memory};
 use crate::policy::{S3Fifo, Scarce};
+
+/// Most of a record that is fetched ahead; of a longer one the processor sees by itself that it is
+/// read from front to end.
+const PREFETCHED_BYTES: usize = 256;
+
+/// What a look-up comes to one after the other: each says where the next is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Index,
+    Slot,
+    Record,
+}
 
 /// Why an entry goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,6 +215,25 @@ impl Core {
         let is_it = |slot: u32| record::is_at(slab[slot].parts, &slab[slot].record, at);
         let slot = self.index.find(hash, is_it)?;
         (!expiry_of(&self.slab[slot]).is_due(now)).then_some(slot)
+    }
+
+    /// Has the processor fetch what [`find`](Self::find) and [`look`](Self::look) need of a key
+    /// with this hash, as far as it is known by now where that is.
+    pub(crate) fn prefetch(&self, hash: u64, part: Part) {
+        if part == Part::Index {
+            return self.index.prefetch(hash);
+        }
+        let Some(slot) = self.index.likely(hash) else {
+            return;
+        };
+        if part == Part::Slot {
+            return self.slab.prefetch(slot);
+        }
+        if let Some(slot) = self.slab.entry(slot) {
+            for at in (0..slot.record.len().min(PREFETCHED_BYTES)).step_by(LINE_BYTES) {
+                prefetch_index(&slot.record, at);
+            }
+        }
     }
 
     /// The entry in a slot, if there is one.

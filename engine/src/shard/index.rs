@@ -7,26 +7,26 @@
 //! It holds no hashes: the caller can always compute one from a slot, and a
 //! move is rarer than an entry.
 
-use hashbrown::HashTable;
+use super::table::Table;
 
-/// Slots that one change looks at while entries move. With room for a quarter
-/// more, the new table cannot fill up before the old one is empty unless fewer
-/// than a quarter of all slots are in use; then the rest moves at once.
+/// Slots that one change looks at while entries move. With room for half as many
+/// again, the new table cannot fill up before the old one is empty unless fewer
+/// than an eighth of all slots are in use; then the rest moves at once.
 const MOVES: u32 = 16;
 
 /// Below this many entries a table is never too big.
 const SHRINK_FROM: usize = 1 << 10;
 
-/// Bytes that the index takes for an entry, between 5.7 (full) and 11.4 (just
+/// Bytes that the index takes for an entry, between 6.7 (full) and 10 (just
 /// grown); the figure that the memory charge counts with.
 pub(crate) const INDEX_BYTES: u64 = 8;
 
 /// The index of a shard.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    table: HashTable<u32>,
+    table: Table,
     /// What has not moved yet.
-    old: HashTable<u32>,
+    old: Table,
     /// Slots below this have moved.
     moved: u32,
 }
@@ -38,15 +38,25 @@ impl Index {
 
     /// The slot with this hash for which `is_it` holds.
     pub(crate) fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
-        let found = self.table.find(hash, |&at| is_it(at));
-        let found = found.or_else(|| {
-            if self.old.is_empty() {
-                None
-            } else {
-                self.old.find(hash, |&at| is_it(at))
-            }
-        });
-        found.copied()
+        let found = self.table.find(hash, &mut is_it);
+        if found.is_some() || self.old.is_empty() {
+            return found;
+        }
+        self.old.find(hash, is_it)
+    }
+
+    /// Has the processor fetch what [`find`](Self::find) looks at first.
+    pub(crate) fn prefetch(&self, hash: u64) {
+        self.table.prefetch(hash);
+        if !self.old.is_empty() {
+            self.old.prefetch(hash);
+        }
+    }
+
+    /// The slot that [`find`](Self::find) most likely asks for first.
+    pub(crate) fn likely(&self, hash: u64) -> Option<u32> {
+        let likely = self.table.likely(hash);
+        likely.or_else(|| self.old.likely(hash))
     }
 
     /// Adds a slot that is not there. `hash_of` gives the hash of any slot
@@ -58,11 +68,12 @@ impl Index {
         slots: u32,
         hash_of: impl Fn(u32) -> Option<u64>,
     ) {
-        if self.table.len() == self.table.capacity() {
+        // What has not moved yet needs its room too.
+        if self.len() >= self.table.capacity() {
             self.migrate(u32::MAX, slots, &hash_of);
             self.renew();
         }
-        self.put(hash, at, &hash_of);
+        self.table.insert(hash, at);
         self.migrate(MOVES, slots, &hash_of);
     }
 
@@ -74,15 +85,8 @@ impl Index {
         slots: u32,
         hash_of: impl Fn(u32) -> Option<u64>,
     ) {
-        let entry = match self.table.find_entry(hash, |&it| it == at) {
-            Ok(entry) => Ok(entry),
-            Err(_) => self.old.find_entry(hash, |&it| it == at),
-        };
-        if let Ok(entry) = entry {
-            entry.remove();
-        } else {
-            debug_assert!(false, "slot {at} is not in the index");
-        }
+        let was_there = self.table.remove(hash, at) || self.old.remove(hash, at);
+        debug_assert!(was_there, "slot {at} is not in the index");
         self.migrate(MOVES, slots, &hash_of);
         let is_sparse = self.table.capacity() > SHRINK_FROM.max(8 * self.table.len());
         if self.old.is_empty() && is_sparse {
@@ -90,17 +94,12 @@ impl Index {
         }
     }
 
-    /// Puts an empty table in front, with room for a quarter more.
+    /// Puts an empty table in front, with room for half as many again: so each entry
+    /// moves twice for each that comes to stay.
     fn renew(&mut self) {
-        let room = self.table.len() + self.table.len() / 4 + 3;
-        self.old = std::mem::replace(&mut self.table, HashTable::with_capacity(room));
+        let room = self.table.len() + self.table.len() / 2 + 3;
+        self.old = std::mem::replace(&mut self.table, Table::with_capacity(room));
         self.moved = 0;
-    }
-
-    fn put(&mut self, hash: u64, at: u32, hash_of: impl Fn(u32) -> Option<u64>) {
-        // There is room, so the table does not ask for hashes.
-        let rehash = |&at: &u32| hash_of(at).unwrap_or_default();
-        self.table.insert_unique(hash, at, rehash);
     }
 
     fn migrate(&mut self, moves: u32, slots: u32, hash_of: impl Fn(u32) -> Option<u64>) {
@@ -108,16 +107,24 @@ impl Index {
             return;
         }
         let end = slots.min(self.moved.saturating_add(moves));
-        for at in self.moved..end {
-            let Some(hash) = hash_of(at) else { continue };
-            if let Ok(entry) = self.old.find_entry(hash, |&it| it == at) {
-                entry.remove();
-                self.put(hash, at, &hash_of);
+        while self.moved < end {
+            let first = self.moved;
+            self.moved = end.min(first + MOVES);
+            // What one move waits for is fetched for the others meanwhile.
+            let mut hashes = [None; MOVES as usize];
+            for (hash, at) in hashes.iter_mut().zip(first..self.moved) {
+                *hash = hash_of(at).inspect(|&hash| self.prefetch(hash));
+            }
+            for (hash, at) in hashes.into_iter().zip(first..) {
+                if let Some(hash) = hash
+                    && self.old.remove(hash, at)
+                {
+                    self.table.insert(hash, at);
+                }
             }
         }
-        self.moved = end;
         if self.old.is_empty() {
-            self.old = HashTable::new();
+            self.old = Table::default();
         }
     }
 }

@@ -6,13 +6,14 @@ pub(crate) mod index;
 pub(crate) mod record;
 pub(crate) mod ring;
 pub(crate) mod slab;
+mod table;
 mod wheel;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-pub(crate) use entries::{Core, Gone, Present, Stamp, Trash};
+pub(crate) use entries::{Core, Gone, Part, Present, Stamp, Trash};
 
 /// A lock, and two hints that can be read without it.
 #[derive(Debug)]
@@ -42,6 +43,14 @@ impl Shard {
         drop(core);
         drop(trash);
         result
+    }
+
+    /// Has the processor fetch a part of what a look-up with this hash needs, unless somebody else
+    /// has the lock.
+    pub(crate) fn prefetch(&self, hash: u64, part: Part) {
+        if let Some(core) = self.core.try_lock() {
+            core.prefetch(hash, part);
+        }
     }
 
     /// False when no entry is due at `now_ms`; true when one may be.
