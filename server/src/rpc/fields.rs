@@ -37,6 +37,16 @@ pub(crate) fn key_in_batch<'a>(
     Ok(EntryKey { namespace, key })
 }
 
+/// The same, of one that may be bad.
+pub(crate) fn entry_in<'a>(
+    limits: &Limits,
+    namespace: Namespace<'a>,
+    key: &'a [u8],
+) -> Option<EntryKey<'a>> {
+    let key = Key::parse(key, limits).ok()?;
+    Some(EntryKey { namespace, key })
+}
+
 pub(crate) fn namespace(text: &str) -> Result<Namespace<'_>, Failure> {
     Namespace::parse(text).map_err(Failure::namespace)
 }

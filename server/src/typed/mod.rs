@@ -7,6 +7,7 @@
 //! to wait. Every other call owns its request, as it may have to wait; nearly always
 //! it does not.
 
+mod ahead;
 mod dispatch;
 mod work;
 
@@ -40,6 +41,7 @@ use crate::rpc::reply::ReplyTo;
 use crate::rpc::status::{grpc_status, not_decoded};
 use crate::rpc::talk::TalkCache;
 use crate::telemetry::meter::SeriesId;
+use ahead::Ahead;
 use work::{Work, conclude, failure_of, refused};
 
 /// What a head leads to.
@@ -96,6 +98,7 @@ pub(crate) struct TypedLane<S: Store> {
     /// but their deadline.
     recent: Option<Arc<Routed>>,
     settled: Option<Settled<S>>,
+    ahead: Ahead,
     /// Lent to the calls that are answered at once, one after the other: so none
     /// of them counts a reference.
     at_hand: Option<Arc<Connection<S>>>,
@@ -136,6 +139,7 @@ impl<S: Store> TypedLane<S> {
             lane: Arc::new(lane),
             recent: None,
             settled: None,
+            ahead: Ahead::default(),
             at_hand: None,
             turn: None,
             delayed: None,
@@ -418,6 +422,21 @@ impl<S: Store> Handler for TypedLane<S> {
         status
     }
 
+    /// For the account that the last call was of.
+    #[inline]
+    fn expect<'m>(&mut self, messages: impl Iterator<Item = &'m [u8]>) {
+        let Some(settled) = &self.settled else {
+            return;
+        };
+        let (Some(identity), true) = (&settled.identity, self.ahead.is_of_use()) else {
+            return;
+        };
+        let core = &self.lane.connection.core;
+        let (limits, last) = (&core.limits, settled.routed.typed);
+        let entries = messages.filter_map(|message| ahead::entry(limits, last, message));
+        core.store.expect(&identity.tenant.handle, entries);
+    }
+
     /// The calls that ended in this turn took as long as the turn: none of their answers leaves
     /// before it ends, and one look at the clock does for all.
     fn turned(&mut self) {
@@ -557,9 +576,12 @@ impl<S: Store> TypedLane<S> {
         if call.identity().is_some() {
             return Some(authorize_known(call));
         }
-        self.settled = None;
+        let before = self.settled.take().and_then(|settled| settled.identity);
         let authorized = authorize(call, &routed.head).now_or_never()?;
-        if call.identity().is_some() {
+        if let Some(identity) = call.identity() {
+            if before.is_some_and(|before| !Arc::ptr_eq(&before.tenant, &identity.tenant)) {
+                self.ahead.account_changed();
+            }
             self.settled = Some(Settled {
                 routed: Arc::clone(routed),
                 identity: None,

@@ -9,12 +9,14 @@
 //! | `block_cache.rs` | field blocks that were seen before |
 //! | `streams.rs` | 5.1 stream states |
 //! | `flow_control.rs` | 5.2 flow control, 6.9 `WINDOW_UPDATE` |
+//! | `ahead.rs` | 4.1 frame format: requests that have come and were not read yet |
 //! | `dispatch.rs` | 6.1 `DATA` to 6.7 `PING`, as far as they have no file |
 //! | `goaway.rs` | 6.8 `GOAWAY`: draining in two phases |
 //! | `send.rs` | 8.1 answers |
 //! | `core.rs` | what all of them share |
 //! | `times.rs` | 9.1 connection management: how long anything may take |
 
+mod ahead;
 mod block_cache;
 mod core;
 mod dispatch;
@@ -31,6 +33,7 @@ mod times;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use self::ahead::Coming;
 use self::block_cache::BlockCache;
 pub use self::core::Core;
 use self::field_section::PartialBlock;
@@ -89,6 +92,14 @@ pub trait Application {
 
     /// The request ended with trailers.
     fn trailers(&mut self, core: &mut Core, key: StreamKey, trailers: &Fields);
+
+    /// What requests hold that have come and are about to be told, in their order. A hint: it may be
+    /// wrong, and must have no effect but on how fast they are answered. Told again when those are
+    /// through that it looked at; if it looked at none, not before there is more input.
+    #[inline]
+    fn expect(&mut self, coming: Coming<'_, '_>) {
+        let _ = coming;
+    }
 
     /// All content that the stream was given has left; more may follow.
     fn drained(&mut self, core: &mut Core, key: StreamKey);
@@ -197,7 +208,11 @@ impl<A: Application> Connection<A> {
         }
         let mut frames = 0;
         let mut more = false;
+        let mut looked = consumed;
         while self.is_alive() {
+            if consumed >= looked {
+                looked = self.look_ahead(input, consumed);
+            }
             // What the windows let through fills the output first: a client that
             // reads is not refused a call for what could have left.
             if self.core.unsent >= self.core.limits.max_output_bytes {

@@ -1,4 +1,5 @@
 mod abuse;
+mod ahead;
 mod blocks;
 mod conversation;
 mod flow;
@@ -31,6 +32,10 @@ struct Echo {
     rerouted: usize,
     /// The fields of the last head.
     fields: Fields,
+    /// Contents that it looks at when it is told of those that come; 0 of none.
+    looks_at: usize,
+    /// How often it was told.
+    told: usize,
 }
 
 impl Echo {
@@ -84,6 +89,13 @@ impl Application for Echo {
         if end == End::Stream {
             self.answer(core, key);
         }
+    }
+
+    fn expect(&mut self, coming: Coming<'_, '_>) {
+        self.told += 1;
+        let seen = coming.take(self.looks_at);
+        let seen = seen.map(|it| format!("expects {}", String::from_utf8_lossy(it)));
+        self.events.extend(seen);
     }
 
     fn data(&mut self, core: &mut Core, key: StreamKey, data: &[u8], end: End) {

@@ -12,7 +12,7 @@ use super::status::{Prepared, Status};
 use super::waiting::WaitingCall;
 use super::wakes::Wakes;
 use super::{Handler, Outcome, Refusal, Refused, Request, Trust};
-use crate::connection::{Application, Core, End, StreamKey};
+use crate::connection::{Application, Coming, Core, End, StreamKey};
 use crate::error_codes::ErrorCode;
 use crate::general::{GeneralCall, GeneralLane};
 use crate::hpack::{Changes, Fields};
@@ -496,6 +496,11 @@ impl<H: Handler, L: GeneralLane> Application for Rpc<H, L> {
                 core.consumed(key, u32::try_from(data.len()).unwrap_or(u32::MAX));
             }
         }
+    }
+
+    #[inline]
+    fn expect(&mut self, coming: Coming<'_, '_>) {
+        self.handler.expect(coming.filter_map(message::whole));
     }
 
     fn trailers(&mut self, core: &mut Core, key: StreamKey, trailers: &Fields) {

@@ -50,6 +50,14 @@ pub(super) fn read(content: &[u8], max_bytes: usize) -> Result<Progress<'_>, Ref
     }
 }
 
+/// The message, if `content` is one as it usually comes.
+pub(super) fn whole(content: &[u8]) -> Option<&[u8]> {
+    match read(content, content.len()) {
+        Ok(Progress::Complete(message)) => Some(message),
+        _ => None,
+    }
+}
+
 /// Why a request that has ended is not complete.
 pub(super) const fn cut_short(content: &[u8]) -> Refusal {
     if content.is_empty() {

@@ -79,6 +79,14 @@ pub trait Handler {
         reply: &mut Reply<'_>,
     ) -> Outcome<Self::Waiting>;
 
+    /// What is likely to be the messages of the next calls, in their order. A hint: it may be wrong,
+    /// and must have no effect but on how fast they are answered. Told again after those that it
+    /// looked at; a handler that has no use for it does not look.
+    #[inline]
+    fn expect<'m>(&mut self, messages: impl Iterator<Item = &'m [u8]>) {
+        let _ = messages;
+    }
+
     /// A turn of the connection is over, in which calls may have been answered: what they had in
     /// common can be done for all of them.
     fn turned(&mut self) {}

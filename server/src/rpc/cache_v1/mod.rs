@@ -14,7 +14,7 @@ use connectrpc::{
     InboundStream, RequestContext, Response, ServiceRequest, ServiceResult, ServiceStream,
 };
 use larder_api::cache_v1::{self as wire, CacheService};
-use larder_model::{Limits, Store};
+use larder_model::{EntryKey, Limits, MAX_EXPECTED, Store};
 
 use crate::call::Call;
 use crate::core::Core;
@@ -33,6 +33,22 @@ impl<S: Store> CacheV1<S> {
 
     fn limits(&self) -> &Limits {
         &self.core.limits
+    }
+
+    /// Before the entry of a batch with this number: tells the store which come next, some at a
+    /// time. `coming` begins with that entry.
+    fn expect<'k>(
+        &self,
+        call: &Call<S>,
+        index: usize,
+        coming: impl Iterator<Item = Option<EntryKey<'k>>>,
+    ) {
+        if index.is_multiple_of(MAX_EXPECTED)
+            && let Ok(known) = call.known()
+        {
+            let coming = coming.take(MAX_EXPECTED).flatten();
+            self.core.store.expect(&known.tenant.handle, coming);
+        }
     }
 }
 

@@ -12,7 +12,8 @@ use crate::call::Call;
 use crate::core::Core;
 use crate::failure::Failure;
 use crate::rpc::fields::{
-    bad_field, batch_fits, entry_key, get_and_touch_expiry, key_in_batch, namespace, selection,
+    bad_field, batch_fits, entry_in, entry_key, get_and_touch_expiry, key_in_batch, namespace,
+    selection,
 };
 use crate::rpc::reply::{self, ReplyTo, Value};
 use crate::rpc::resume;
@@ -97,6 +98,12 @@ impl<S: Store> CacheV1<S> {
         let mut bytes = 0;
         for (index, key) in request.keys.iter().enumerate() {
             call.goes_on(index)?;
+            let coming = request.keys[index..].iter();
+            self.expect(
+                call,
+                index,
+                coming.map(|key| entry_in(self.limits(), namespace, key)),
+            );
             let at = key_in_batch(self.limits(), namespace, index, key)?;
             let account = &call.may(Action::Read, at)?.tenant.handle;
             // The first is always looked up, so that asking again gets on.

@@ -17,8 +17,8 @@ use crate::call::Call;
 use crate::clock::Clock;
 use crate::failure::Failure;
 use crate::rpc::fields::{
-    bad_field, batch_fits, condition, entry_key, key_in_batch, namespace, selection, set_expiry,
-    touch_expiry, ttl, value_fits,
+    bad_field, batch_fits, condition, entry_in, entry_key, key_in_batch, namespace, selection,
+    set_expiry, touch_expiry, ttl, value_fits,
 };
 use crate::rpc::request_id::{Repeat, check_attempt};
 use crate::rpc::{reply, status};
@@ -137,6 +137,12 @@ impl<S: Store> CacheV1<S> {
         let is_dry = call.is_dry(request.validate_only);
         for (index, one) in request.requests.iter().enumerate() {
             call.goes_on(index)?;
+            let coming = request.requests[index..].iter();
+            let entries = coming.map(|one| {
+                let namespace = namespace(one.namespace).ok()?;
+                entry_in(self.limits(), namespace, one.key)
+            });
+            self.expect(call, index, entries);
             let asked = asked.filter(|_| conditional(one)).map(|asked| Request {
                 item: u32::try_from(index).unwrap_or(u32::MAX),
                 ..asked
@@ -241,6 +247,12 @@ impl<S: Store> CacheV1<S> {
         let mut results = Vec::with_capacity(request.keys.len());
         for (index, key) in request.keys.iter().enumerate() {
             call.goes_on(index)?;
+            let coming = request.keys[index..].iter();
+            self.expect(
+                call,
+                index,
+                coming.map(|key| entry_in(self.limits(), namespace, key)),
+            );
             let done = match key_in_batch(self.limits(), namespace, index, key) {
                 Ok(at) => {
                     let deleted = self.delete_one(call, at, request.validate_only).await;
