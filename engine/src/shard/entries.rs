@@ -113,6 +113,8 @@ pub(crate) struct Core {
     shard: usize,
     /// Writes, new ends, and entries that went before their time.
     changes: u64,
+    /// What the shard's hints are made of may have changed since they were.
+    is_stirred: bool,
 }
 
 impl Core {
@@ -138,6 +140,7 @@ impl Core {
             first_version,
             shard,
             changes: 0,
+            is_stirred: false,
         }
     }
 
@@ -150,6 +153,7 @@ impl Core {
             self.shard,
         );
         empty.changes = self.changes + 1;
+        empty.is_stirred = true;
         std::mem::replace(self, empty)
     }
 
@@ -161,6 +165,11 @@ impl Core {
     /// that expire do not count.
     pub(crate) const fn changes(&self) -> u64 {
         self.changes
+    }
+
+    /// Whether the hints that the shard shows without its lock have to be made anew.
+    pub(crate) const fn was_stirred(&mut self) -> bool {
+        std::mem::replace(&mut self.is_stirred, false)
     }
 
     pub(crate) const fn memory(&self) -> &Arc<Memory> {
@@ -330,6 +339,7 @@ impl Core {
         trash: &mut Trash,
     ) {
         self.changes += 1;
+        self.is_stirred = true;
         let slot = &self.slab[at];
         let before = Record::read(slot.parts, &slot.record).size_bytes();
         let (weight, charged) = (slot.weight(), charge_of(slot));
@@ -364,6 +374,7 @@ impl Core {
         let end = expiry_ms(expiry);
         if self.slab[at].expiry_ms != end {
             self.changes += 1;
+            self.is_stirred = true;
             self.wheel.remove(&mut self.slab, at);
             self.slab[at].expiry_ms = end;
             self.time(at);
@@ -371,6 +382,7 @@ impl Core {
     }
 
     fn time(&mut self, at: u32) {
+        self.is_stirred = true;
         let end_ms = self.slab[at].expiry_ms.get();
         if end_ms != U48::MAX {
             self.wheel.insert(&mut self.slab, at, end_ms);
@@ -380,6 +392,7 @@ impl Core {
     /// Takes an entry out, and gives its room back.
     pub(crate) fn remove(&mut self, at: u32, gone: Gone, trash: &mut Trash) {
         self.changes += u64::from(gone != Gone::Expired);
+        self.is_stirred = true;
         self.wheel.remove(&mut self.slab, at);
         let (slab, hasher) = (&self.slab, &self.hasher);
         let hash_of = |at| slab.entry(at).map(|slot| hash_of(hasher, slot));
@@ -420,6 +433,7 @@ impl Core {
         trash: &mut Trash,
         expired: &mut u64,
     ) -> bool {
+        self.is_stirred = true;
         for _ in 0..steps {
             match self.wheel.step(&mut self.slab, now.as_millis()) {
                 Step::Idle => return true,

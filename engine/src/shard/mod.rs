@@ -38,8 +38,11 @@ impl Shard {
         let mut trash = Trash::default();
         let mut core = self.core.lock();
         let result = work(&mut core, &mut trash);
-        self.due_from_ms.store(core.due_from_ms(), Relaxed);
-        self.charged.store(core.charged(), Relaxed);
+        // Not after a look: the wheel is large, and a read has no other use for it.
+        if core.was_stirred() {
+            self.due_from_ms.store(core.due_from_ms(), Relaxed);
+            self.charged.store(core.charged(), Relaxed);
+        }
         drop(core);
         drop(trash);
         result

@@ -10,6 +10,7 @@
 use std::collections::BTreeSet;
 
 use prefetch_index::prefetch_index;
+use smallvec::SmallVec;
 
 use super::record::{self, Parts};
 use larder_model::ENTRY_OVERHEAD_BYTES;
@@ -138,7 +139,8 @@ impl Chunk {
 /// The slots of a shard.
 #[derive(Debug, Default)]
 pub(crate) struct Slab {
-    chunks: Vec<Chunk>,
+    /// Small accounts have one: it is found without one step more.
+    chunks: SmallVec<[Chunk; 1]>,
     /// Chunks with room.
     open: BTreeSet<u32>,
     live: u32,

@@ -10,6 +10,7 @@
 //! writes nothing, so that no lock waits for megabytes to be cleared.
 
 use prefetch_index::prefetch_index;
+use smallvec::SmallVec;
 
 /// Entries of a line.
 const PLACES: usize = 12;
@@ -40,8 +41,8 @@ const _: () = assert!(size_of::<Line>() == 64, "a line is a cache line");
 /// [`capacity`](Self::capacity).
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    /// Empty where no entry came to.
-    segments: Vec<Box<[Line]>>,
+    /// Empty where no entry came to. A small table has one, which is found without one step more.
+    segments: SmallVec<[Box<[Line]>; 1]>,
     lines: usize,
     len: usize,
 }
