@@ -15,7 +15,7 @@ use crate::channel::{Call, Done, Heads, MethodConfig, Outcome, Safety, Tries, Un
 use crate::client::{Client, Mode};
 use crate::error::{Earlier, Error, Repeat};
 use crate::interceptor::{AttemptWatch, Watch};
-use crate::method::{Method, PerMethod};
+use crate::method::{Level, Method, PerMethod};
 use crate::status;
 
 /// Why a call has no answer.
@@ -50,11 +50,17 @@ impl Repeat {
         }
     }
 
-    /// Whether the channel may send it more than once.
-    const fn safety(self) -> Safety {
-        match self {
-            Self::Read | Self::Once | Self::Same => Safety::Repeatable,
-            Self::Effect => Safety::AtMostOnce,
+    /// Whether the channel may send it more than once. The contract has the last word.
+    fn safety(self, level: Level) -> Safety {
+        debug_assert_eq!(
+            self == Self::Read,
+            level == Level::NoSideEffects,
+            "a call that reads is one of a method that does"
+        );
+        match (self, level) {
+            (_, Level::NoSideEffects) | (Self::Once | Self::OnceEach, _) => Safety::Repeatable,
+            (Self::Same, Level::Idempotent) => Safety::Repeatable,
+            (Self::Read | Self::Same | Self::Effect, _) => Safety::AtMostOnce,
         }
     }
 }
@@ -95,7 +101,7 @@ impl Client {
             heads: &heads,
             metadata: metadata.as_ref(),
             tries: &config.tries,
-            safety: how.repeat.safety(),
+            safety: how.repeat.safety(method.level()),
             reads: how.repeat == Repeat::Read,
             deadline,
             wait: self.wait(config),
@@ -139,7 +145,7 @@ impl Client {
             heads: &heads,
             metadata: metadata.as_ref(),
             tries: &Tries::Once,
-            safety: repeat.safety(),
+            safety: repeat.safety(method.level()),
             reads: false,
             deadline,
             wait: self.wait(config),

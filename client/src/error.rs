@@ -71,8 +71,11 @@ pub(crate) enum Origin {
 pub(crate) enum Repeat {
     /// It only reads: it has no effect.
     Read,
-    /// It carries a request id: its effect happens once.
+    /// It carries a request id of its caller: its effect happens once.
     Once,
+    /// It carries a request id that was made for this call: its attempts have their effect once.
+    /// Called again it would have another.
+    OnceEach,
     /// It writes what it says, however often: but a repeat may undo what
     /// somebody else wrote in between. The contract lets a service config repeat
     /// it (`idempotency_level`); whether its caller may, only the caller knows.
