@@ -214,7 +214,7 @@ impl Balanced {
             match failed {
                 Failed::NotSent(NotSent::Closed(_) | NotSent::Closing) => {
                     transparent += 1;
-                    pause(transparent).await;
+                    pause(transparent, call.deadline).await;
                 }
                 failed => return Err(Outcome::Ended(Err(failed))),
             }
@@ -265,7 +265,7 @@ impl Balanced {
                     tokio::time::sleep(delay).await;
                 }
                 Next::Transparent if !is_full && !ends(Instant::now()) => {
-                    pause(attempts.transparent()).await;
+                    pause(attempts.transparent(), call.deadline).await;
                 }
                 // What is known now says more than a deadline that passes during a pause.
                 _ => return done.with(Outcome::Ended(result)),
@@ -304,7 +304,9 @@ impl Balanced {
                     Some(_) => {}
                 }
             }
-            if running.is_empty() && hedges.due().is_none() {
+            // A server may ask for a pause that is longer than the call.
+            let in_time = |due| call.deadline.is_none_or(|deadline| began + due < deadline);
+            if running.is_empty() && !hedges.due().is_some_and(in_time) {
                 // Nothing is left that could end better than the last did.
                 let last = done.earlier.pop();
                 let outcome = last.map_or(Unreached::TimedOut(None).into(), Outcome::Ended);
@@ -320,7 +322,7 @@ impl Balanced {
                     done.transparent += 1;
                     let lane = match running.is_empty() {
                         true => {
-                            pause(done.transparent).await;
+                            pause(done.transparent, call.deadline).await;
                             match self.lane(&call).await {
                                 Ok(lane) => Some(lane),
                                 Err(unreached) => return done.with(unreached.into()),
@@ -481,9 +483,12 @@ async fn first(
 }
 
 /// Before a transparent retry: none before the first, which nearly always finds another connection.
-async fn pause(transparent: u32) {
+/// Over at the call's deadline, which then ends it.
+async fn pause(transparent: u32, deadline: Option<Instant>) {
     if transparent > 1 {
         let pause = Duration::from_millis(1 << transparent.min(12));
-        tokio::time::sleep(pause.min(MAX_TRANSPARENT_PAUSE)).await;
+        let until = Instant::now() + pause.min(MAX_TRANSPARENT_PAUSE);
+        let until = deadline.map_or(until, |deadline| deadline.min(until));
+        tokio::time::sleep_until(until).await;
     }
 }

@@ -1,5 +1,6 @@
 //! A channel over real sockets, whose servers behave in every way that matters.
 
+mod chaos;
 mod hostile;
 mod server;
 mod tls;
@@ -80,7 +81,7 @@ impl call::Heads for Made {
 }
 
 /// What may differ from one call to the next.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct How {
     path: &'static str,
     safety: Safety,
