@@ -22,6 +22,9 @@ use crate::types::{
 /// The attempts of a change share a request id, the caller's or one that is made for the call, so
 /// that it may be tried again and takes effect once. Only a token whose secret the server makes
 /// up is not tried again without the caller's id: no replay shows that secret.
+///
+/// Under ring hash every call fails ([`Code::FailedPrecondition`](crate::Code::FailedPrecondition)):
+/// accounts are those of one server, or of a server of their own.
 #[derive(Debug, Clone)]
 pub struct Accounts(Client);
 
@@ -65,6 +68,11 @@ impl Accounts {
         Self(client)
     }
 
+    fn client(&self) -> Result<&Client, Error> {
+        self.0.is_of_one_server("the control plane")?;
+        Ok(&self.0)
+    }
+
     /// Creates an account. With a request id it is safe to repeat by the caller, who gives the
     /// same again.
     ///
@@ -87,7 +95,7 @@ impl Accounts {
             ..wire::CreateAccountRequest::default()
         };
         let reply = self
-            .0
+            .client()?
             .call(method::CREATE_ACCOUNT, &request, repeat)
             .await?;
         self.0.confirm(reply.validated_only)?;
@@ -105,7 +113,7 @@ impl Accounts {
             ..wire::GetAccountRequest::default()
         };
         let reply = self
-            .0
+            .client()?
             .call(method::GET_ACCOUNT, &request, Repeat::Read)
             .await?;
         convert::account(reply.account.into_option().unwrap_or_default())
@@ -127,7 +135,7 @@ impl Accounts {
             ..wire::ListAccountsRequest::default()
         };
         let reply = self
-            .0
+            .client()?
             .call(method::LIST_ACCOUNTS, &request, Repeat::Read)
             .await?;
         Ok(AccountPage {
@@ -196,7 +204,7 @@ impl Accounts {
             ..wire::UpdateAccountRequest::default()
         };
         let reply = self
-            .0
+            .client()?
             .call(method::UPDATE_ACCOUNT, &request, repeat)
             .await?;
         self.0.confirm(reply.validated_only)?;
@@ -217,7 +225,7 @@ impl Accounts {
             ..wire::DeleteAccountRequest::default()
         };
         let reply = self
-            .0
+            .client()?
             .call(method::DELETE_ACCOUNT, &request, repeat)
             .await?;
         self.0.confirm(reply.validated_only)
@@ -248,7 +256,10 @@ impl Accounts {
             validate_only: self.0.is_dry_run(),
             ..wire::CreateTokenRequest::default()
         };
-        let reply = self.0.call(method::CREATE_TOKEN, &request, repeat).await?;
+        let reply = self
+            .client()?
+            .call(method::CREATE_TOKEN, &request, repeat)
+            .await?;
         self.0.confirm(reply.validated_only)?;
         let secret = match reply.secret.is_empty() {
             true => None,
@@ -279,7 +290,7 @@ impl Accounts {
             ..wire::ListTokensRequest::default()
         };
         let reply = self
-            .0
+            .client()?
             .call(method::LIST_TOKENS, &request, Repeat::Read)
             .await?;
         Ok(TokenPage {
@@ -315,7 +326,10 @@ impl Accounts {
             validate_only: self.0.is_dry_run(),
             ..wire::RevokeTokenRequest::default()
         };
-        let reply = self.0.call(method::REVOKE_TOKEN, &request, repeat).await?;
+        let reply = self
+            .client()?
+            .call(method::REVOKE_TOKEN, &request, repeat)
+            .await?;
         self.0.confirm(reply.validated_only)
     }
 
@@ -332,7 +346,7 @@ impl Accounts {
             ..wire::VerifyTokenRequest::default()
         };
         let reply = self
-            .0
+            .client()?
             .call(method::VERIFY_TOKEN, &request, Repeat::Read)
             .await?;
         let max_age = reply.max_age.into_option().map(Duration::try_from);

@@ -43,8 +43,9 @@ mod tests;
 mod throttle;
 
 pub use balancing::{Balancing, OutlierEjection, RingHash};
-pub(crate) use call::{Balanced, Call, Done, Heads, Outcome, Unreached, Wait};
+pub(crate) use call::{Balanced, Call, Done, Heads, Homes, Outcome, Unreached, Wait};
 pub(crate) use open::{head, open};
+pub(crate) use pick::To;
 pub(crate) use resolver::SystemResolver;
 pub use resolver::{Addresses, Resolver};
 pub(crate) use retry::Safety;

@@ -226,6 +226,21 @@ impl Error {
         Self::local(Code::InvalidArgument, Origin::Configuration, message)
     }
 
+    /// What is asked for does not go with how the client is set up.
+    pub(crate) fn precondition(message: impl Into<String>) -> Self {
+        Self::local(Code::FailedPrecondition, Origin::Configuration, message)
+    }
+
+    /// One of the last of several calls that were made for one: those before had their effect.
+    pub(crate) fn after_others(self, others: usize) -> Self {
+        if others == 0 {
+            return self;
+        }
+        let others = u32::try_from(others).unwrap_or(u32::MAX);
+        let attempts = self.0.attempts.saturating_add(others);
+        self.after(attempts, Earlier::MayHaveApplied)
+    }
+
     pub(crate) fn protocol(message: impl Into<String>) -> Self {
         Self::local(Code::Internal, Origin::Protocol, message)
     }

@@ -20,7 +20,7 @@ use super::driver::{Ask, Asks, Published};
 use super::ends::end_of;
 use super::hedge::{Hedges, HedgingPolicy, Verdict};
 use super::lane::Lane;
-use super::pick::{Lane as _, Pick, Picker, Ring};
+use super::pick::{Lane as _, Pick, Picker, Ring, RingHash, To};
 use super::retry::{AttemptEnd, Attempts, MAX_ATTEMPTS, Next, RetryPolicy, Safety};
 use super::service_config::Tries;
 use super::throttle::Throttle;
@@ -54,8 +54,7 @@ pub(crate) struct Call<'a> {
     pub(crate) reads: bool,
     pub(crate) deadline: Option<Instant>,
     pub(crate) wait: Wait,
-    /// Of the key, if there is one.
-    pub(crate) hash: Option<u64>,
+    pub(crate) to: To<'a>,
     /// Who is told of each attempt, if anybody is.
     pub(crate) told: Option<&'a Told>,
 }
@@ -101,6 +100,8 @@ pub(crate) enum Unreached {
     TimedOut(Option<Arc<str>>),
     /// As many calls wait as may.
     TooMany,
+    /// The server that it was for is none of the channel's any more.
+    Unknown,
 }
 
 impl From<Unreached> for Outcome {
@@ -122,6 +123,7 @@ impl fmt::Display for Unreached {
                     "the deadline passed before there was a connection: {why}"
                 )
             }
+            Self::Unknown => f.write_str("the server is no longer one of the client's"),
             Self::TooMany => write!(f, "{MAX_WAITING_CALLS} calls wait for a connection already"),
         }
     }
@@ -141,6 +143,34 @@ pub(crate) struct Done {
     pub(crate) hedges: u32,
     /// How long no attempt was under way after the first.
     pub(crate) delay: Duration,
+}
+
+/// The servers of a ring, and which of them keys belong to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Homes {
+    ring: Arc<Ring>,
+    /// A key is nowhere but at its home while that can be reached.
+    keeps_places: bool,
+}
+
+impl Homes {
+    fn of(ring: &RingHash<Arc<Lane>>) -> Self {
+        Self {
+            ring: Arc::clone(ring.ring()),
+            keeps_places: ring.keeps_places(),
+        }
+    }
+
+    /// By name, each once.
+    pub(crate) fn servers(&self) -> Vec<Arc<str>> {
+        self.ring.servers()
+    }
+
+    /// Whether a get of a key would ask this server, if all can be reached. Otherwise what it
+    /// holds under the key was written while the key's own server was away.
+    pub(crate) fn is_home(&self, server: &str, key: &[u8]) -> bool {
+        !self.keeps_places || self.ring.home(key).is_some_and(|home| **home == *server)
+    }
 }
 
 /// Holds a place among the calls that wait.
@@ -167,9 +197,32 @@ impl Balanced {
         self.hashes_keys
     }
 
-    /// What a call with this key is picked by, if that matters.
-    pub(crate) fn hash(&self, key: Option<&[u8]>) -> Option<u64> {
-        key.filter(|_| self.hashes_keys).map(Ring::hash)
+    /// Where a call with this key goes.
+    pub(crate) fn to_key(&self, key: Option<&[u8]>) -> To<'static> {
+        let key = key.filter(|_| self.hashes_keys);
+        key.map_or(To::Any, |key| To::Key(Ring::hash(key)))
+    }
+
+    /// The servers that keys belong to, once they are known; `None` where keys belong to none.
+    /// Connects to none of them.
+    pub(crate) async fn homes(&self, call: Call<'_>) -> Result<Option<Homes>, Unreached> {
+        if !self.hashes_keys {
+            return Ok(None);
+        }
+        let _place = self.place()?;
+        let mut picker = self.picker.clone();
+        loop {
+            let why = match &*picker.borrow_and_update() {
+                Picker::RingHash(ring) => return Ok(Some(Homes::of(ring))),
+                Picker::Failing(why) if call.wait == Wait::FailFast => {
+                    return Err(Unreached::NoServer(Arc::clone(why)));
+                }
+                Picker::Failing(why) => Some(Arc::clone(why)),
+                _ => None,
+            };
+            self.asks.put(Ask::Connect(None));
+            changed(&mut picker, call.deadline, why).await?;
+        }
     }
 
     /// Makes a unary call. `message` appends the request to the bytes that it is given; it runs
@@ -345,7 +398,7 @@ impl Balanced {
 
     /// Where a call goes, if that is somewhere now.
     fn lane_now(&self, call: &Call<'_>) -> Option<Arc<Lane>> {
-        match pick(&self.picker.borrow(), call.hash) {
+        match pick(&self.picker.borrow(), call.to) {
             Pick::To(lane) => Some(Arc::clone(lane)),
             _ => None,
         }
@@ -366,7 +419,7 @@ impl Balanced {
         loop {
             let full = {
                 let seen = picker.borrow_and_update();
-                match pick(&seen, call.hash) {
+                match pick(&seen, call.to) {
                     Pick::To(lane) => return Ok(Arc::clone(lane)),
                     Pick::Wait { connect } => {
                         self.asks.put(Ask::Connect(connect));
@@ -389,6 +442,7 @@ impl Balanced {
                         why = Some(Arc::clone(failure));
                         None
                     }
+                    Pick::Unknown => return Err(Unreached::Unknown),
                 }
             };
             let room = async {
@@ -397,18 +451,9 @@ impl Balanced {
                     None => std::future::pending().await,
                 }
             };
-            let late = async {
-                match call.deadline {
-                    Some(deadline) => tokio::time::sleep_until(deadline).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
-                changed = picker.changed() => if changed.is_err() {
-                    return Err(Unreached::NoServer("the client's runtime has ended".into()));
-                },
+                ended = changed(&mut picker, call.deadline, why.clone()) => ended?,
                 () = room => {}
-                () = late => return Err(Unreached::TimedOut(why)),
             }
         }
     }
@@ -447,12 +492,33 @@ impl Drop for Place<'_> {
     }
 }
 
-fn pick(picker: &Published, hash: Option<u64>) -> Pick<'_, Arc<Lane>> {
+/// Waits for another picker, until the deadline. `why` there is nothing to go to, if that is known.
+async fn changed(
+    picker: &mut watch::Receiver<Published>,
+    deadline: Option<Instant>,
+    why: Option<Arc<str>>,
+) -> Result<(), Unreached> {
+    let late = async {
+        match deadline {
+            Some(deadline) => tokio::time::sleep_until(deadline).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        changed = picker.changed() => match changed {
+            Ok(()) => Ok(()),
+            Err(_) => Err(Unreached::NoServer("the client's runtime has ended".into())),
+        },
+        () = late => Err(Unreached::TimedOut(why)),
+    }
+}
+
+fn pick<'p>(picker: &'p Published, to: To<'_>) -> Pick<'p, Arc<Lane>> {
     let draw = match picker {
         Picker::LeastRequest(_) | Picker::RingHash(_) => rand::rng().next_u64(),
         _ => 0,
     };
-    picker.pick(draw, hash)
+    picker.pick(draw, to)
 }
 
 /// The first attempt to end, which is taken out; `None` when the next is due before.

@@ -136,7 +136,7 @@ fn any_call(random: &mut SmallRng) -> How {
             _ => Wait::FailFast,
         },
         within: Duration::from_millis(random.random_range(1..4000)),
-        hash: Some(random.random()),
+        to: To::Key(random.random()),
     }
 }
 
@@ -153,7 +153,7 @@ async fn checked(caller: &Caller, how: How, number: u64, ledger: &Ledger) -> Don
         safety: how.safety,
         deadline: Some(begun + how.within),
         wait: how.wait,
-        hash: how.hash,
+        to: how.to,
         reads: how.safety == Safety::Repeatable,
         told: None,
     };
