@@ -170,8 +170,9 @@ async fn what_is_of_one_server_is_refused_under_ring_hash() {
     check(client.talk().dump().await.unwrap_err());
     let accounts = client.accounts();
     check(accounts.get("default").await.unwrap_err());
-    let create = accounts.create("x", &AccountSettings::default(), None);
-    check(create.await.unwrap_err());
+    let settings = AccountSettings::default();
+    let create = accounts.create("x", &settings, None).await;
+    check(create.unwrap_err());
     // The talk's calls with a key go to its server.
     for number in 0..20 {
         let talk = client.talk();
