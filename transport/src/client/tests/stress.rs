@@ -263,15 +263,16 @@ async fn calls_that_are_given_up_at_any_stage_leave_nothing_behind() {
         }
         drop((calls, halves));
         settle().await;
-        let core = connection.0.shared.lock();
-        assert_eq!(core.calls.held(), 0, "seed {seed}");
-        assert_eq!(
-            (core.calls.open(), core.waiting_calls),
-            (0, 0),
-            "seed {seed}"
-        );
-        assert!(core.waiting.len() <= 64 && core.told == 0, "seed {seed}");
-        drop(core);
+        {
+            let core = connection.0.shared.lock();
+            assert_eq!(core.calls.held(), 0, "seed {seed}");
+            assert_eq!(
+                (core.calls.open(), core.waiting_calls),
+                (0, 0),
+                "seed {seed}"
+            );
+            assert!(core.waiting.len() <= 64 && core.told == 0, "seed {seed}");
+        }
         // It is still good.
         let call = ask(&connection, b"x");
         let stream = connection.0.shared.lock().next_stream - 2;
