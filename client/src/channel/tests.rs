@@ -1,6 +1,7 @@
 //! A channel over real sockets, whose servers behave in every way that matters.
 
 mod chaos;
+mod crowds;
 mod hostile;
 mod server;
 mod tls;
