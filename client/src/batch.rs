@@ -174,7 +174,10 @@ impl Client {
         let mut sum = DeletedPrefix::default();
         for (done, client) in clients.iter().enumerate() {
             let deleted = client.delete_many_of_server(&request).await;
-            let deleted = deleted.map_err(|error| error.after_others(done))?;
+            let deleted = deleted.map_err(|error| match self.is_dry_run() {
+                true => error,
+                false => error.after_others(done),
+            })?;
             sum.count = sum.count.saturating_add(deleted.count);
         }
         Ok(sum)

@@ -32,8 +32,8 @@ impl Client {
         Ok(match self.homes(method).await? {
             None => vec![self.clone()],
             Some(homes) => {
-                let servers = homes.servers();
-                servers.iter().map(|server| self.at(server)).collect()
+                let servers = homes.servers().iter();
+                servers.map(|server| self.at(server)).collect()
             }
         })
     }
@@ -74,7 +74,7 @@ impl Walk {
         };
         match walk {
             None => *walk = Some(Self { homes, at: 0 }),
-            Some(walk) if walk.homes == homes => {}
+            Some(walk) if walk.homes.servers() == homes.servers() => walk.homes = homes,
             Some(_) => return Err(Error::precondition(CHANGED)),
         }
         Ok(())
@@ -82,8 +82,7 @@ impl Walk {
 
     /// A client of the server that it has come to.
     pub(crate) fn client(&self, client: &Client) -> Result<Client, Error> {
-        let servers = self.homes.servers();
-        let server = servers.get(self.at);
+        let server = self.homes.servers().get(self.at);
         let server = server.ok_or_else(|| Error::precondition(CHANGED))?;
         Ok(client.at(server))
     }
@@ -97,8 +96,7 @@ impl Walk {
     /// Leaves the entries that a get would find, if every server can be reached. The others were
     /// written while the server of their keys was away.
     pub(crate) fn keep_own<T>(&self, entries: &mut Vec<T>, key: impl Fn(&T) -> &[u8]) {
-        let servers = self.homes.servers();
-        if let Some(server) = servers.get(self.at) {
+        if let Some(server) = self.homes.servers().get(self.at) {
             entries.retain(|entry| self.homes.is_home(server, key(entry)));
         }
     }

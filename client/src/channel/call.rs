@@ -19,8 +19,9 @@ use super::attempt::{Head, Running};
 use super::driver::{Ask, Asks, Published};
 use super::ends::end_of;
 use super::hedge::{Hedges, HedgingPolicy, Verdict};
+use super::homes::Homes;
 use super::lane::Lane;
-use super::pick::{Lane as _, Pick, Picker, Ring, RingHash, To};
+use super::pick::{Lane as _, Pick, Picker, Ring, To};
 use super::retry::{AttemptEnd, Attempts, MAX_ATTEMPTS, Next, RetryPolicy, Safety};
 use super::service_config::Tries;
 use super::throttle::Throttle;
@@ -145,34 +146,6 @@ pub(crate) struct Done {
     pub(crate) delay: Duration,
 }
 
-/// The servers of a ring, and which of them keys belong to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Homes {
-    ring: Arc<Ring>,
-    /// A key is nowhere but at its home while that can be reached.
-    keeps_places: bool,
-}
-
-impl Homes {
-    fn of(ring: &RingHash<Arc<Lane>>) -> Self {
-        Self {
-            ring: Arc::clone(ring.ring()),
-            keeps_places: ring.keeps_places(),
-        }
-    }
-
-    /// By name, each once.
-    pub(crate) fn servers(&self) -> Vec<Arc<str>> {
-        self.ring.servers()
-    }
-
-    /// Whether a get of a key would ask this server, if all can be reached. Otherwise what it
-    /// holds under the key was written while the key's own server was away.
-    pub(crate) fn is_home(&self, server: &str, key: &[u8]) -> bool {
-        !self.keeps_places || self.ring.home(key).is_some_and(|home| **home == *server)
-    }
-}
-
 /// Holds a place among the calls that wait.
 struct Place<'a>(&'a AtomicUsize);
 
@@ -209,17 +182,25 @@ impl Balanced {
         if !self.hashes_keys {
             return Ok(None);
         }
-        let _place = self.place()?;
         let mut picker = self.picker.clone();
+        let mut place = None;
         loop {
             let why = match &*picker.borrow_and_update() {
-                Picker::RingHash(ring) => return Ok(Some(Homes::of(ring))),
+                Picker::RingHash(ring) => {
+                    return Ok(Some(Homes::new(
+                        Arc::clone(ring.ring()),
+                        ring.keeps_places(),
+                    )));
+                }
                 Picker::Failing(why) if call.wait == Wait::FailFast => {
                     return Err(Unreached::NoServer(Arc::clone(why)));
                 }
                 Picker::Failing(why) => Some(Arc::clone(why)),
                 _ => None,
             };
+            if place.is_none() {
+                place = Some(self.place()?);
+            }
             self.asks.put(Ask::Connect(None));
             changed(&mut picker, call.deadline, why).await?;
         }
