@@ -6,6 +6,8 @@
 mod failover;
 #[path = "cli/once.rs"]
 mod once;
+#[path = "cli/ring.rs"]
+mod ring;
 #[path = "cli/server.rs"]
 mod server;
 

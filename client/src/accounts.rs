@@ -18,6 +18,13 @@ use crate::types::{
 
 /// Calls of `larder.accounts.v1`, for administrators. Accounts go by the last
 /// part of their resource name.
+///
+/// The attempts of a change share a request id, the caller's or one that is made for the call, so
+/// that it may be tried again and takes effect once. Only a token whose secret the server makes
+/// up is not tried again without the caller's id: no replay shows that secret.
+///
+/// Under ring hash every call fails ([`Code::FailedPrecondition`](crate::Code::FailedPrecondition)):
+/// accounts are those of one server, or of a server of their own.
 #[derive(Debug, Clone)]
 pub struct Accounts(Client);
 
@@ -61,7 +68,13 @@ impl Accounts {
         Self(client)
     }
 
-    /// Creates an account. With a request id it is safe to repeat.
+    fn client(&self) -> Result<&Client, Error> {
+        self.0.is_of_one_server("the control plane")?;
+        Ok(&self.0)
+    }
+
+    /// Creates an account. With a request id it is safe to repeat by the caller, who gives the
+    /// same again.
     ///
     /// # Errors
     ///
@@ -73,16 +86,16 @@ impl Accounts {
         settings: &AccountSettings,
         request_id: Option<RequestId>,
     ) -> Result<Account, Error> {
-        let repeat = repeat(request_id.as_ref());
+        let (request_id, repeat) = identified(request_id)?;
         let request = wire::CreateAccountRequest {
             account_id: name.into(),
             account: convert::wire_account(String::new(), settings)?.into(),
-            request_id: crate::cache::id_text(request_id),
+            request_id,
             validate_only: self.0.is_dry_run(),
             ..wire::CreateAccountRequest::default()
         };
         let reply = self
-            .0
+            .client()?
             .call(method::CREATE_ACCOUNT, &request, repeat)
             .await?;
         self.0.confirm(reply.validated_only)?;
@@ -100,7 +113,7 @@ impl Accounts {
             ..wire::GetAccountRequest::default()
         };
         let reply = self
-            .0
+            .client()?
             .call(method::GET_ACCOUNT, &request, Repeat::Read)
             .await?;
         convert::account(reply.account.into_option().unwrap_or_default())
@@ -122,7 +135,7 @@ impl Accounts {
             ..wire::ListAccountsRequest::default()
         };
         let reply = self
-            .0
+            .client()?
             .call(method::LIST_ACCOUNTS, &request, Repeat::Read)
             .await?;
         Ok(AccountPage {
@@ -178,7 +191,9 @@ impl Accounts {
         if paths.is_empty() {
             return Err(Error::configuration("the change names no field"));
         }
+        let (request_id, repeat) = identified(None)?;
         let request = wire::UpdateAccountRequest {
+            request_id,
             account: changed.into(),
             update_mask: FieldMask {
                 paths: paths.into_iter().map(String::from).collect(),
@@ -189,8 +204,8 @@ impl Accounts {
             ..wire::UpdateAccountRequest::default()
         };
         let reply = self
-            .0
-            .call(method::UPDATE_ACCOUNT, &request, Repeat::Effect)
+            .client()?
+            .call(method::UPDATE_ACCOUNT, &request, repeat)
             .await?;
         self.0.confirm(reply.validated_only)?;
         convert::account(reply.account.into_option().unwrap_or_default())
@@ -202,14 +217,16 @@ impl Accounts {
     ///
     /// As [`get`](Self::get).
     pub async fn delete(&self, name: &str) -> Result<(), Error> {
+        let (request_id, repeat) = identified(None)?;
         let request = wire::DeleteAccountRequest {
+            request_id,
             name: account_path(name),
             validate_only: self.0.is_dry_run(),
             ..wire::DeleteAccountRequest::default()
         };
         let reply = self
-            .0
-            .call(method::DELETE_ACCOUNT, &request, Repeat::Effect)
+            .client()?
+            .call(method::DELETE_ACCOUNT, &request, repeat)
             .await?;
         self.0.confirm(reply.validated_only)
     }
@@ -226,16 +243,23 @@ impl Accounts {
         secret: Option<&Token>,
         request_id: Option<RequestId>,
     ) -> Result<CreatedToken, Error> {
-        let repeat = repeat(request_id.as_ref());
+        let (request_id, repeat) = match (request_id, secret) {
+            // Its replay would show no secret: what it made would be of no use, and stay.
+            (None, None) => (String::new(), Repeat::Effect),
+            (request_id, _) => identified(request_id)?,
+        };
         let request = wire::CreateTokenRequest {
             parent: account_path(name),
             token: convert::wire_token(rights).into(),
             secret: secret.map_or_else(String::new, |secret| secret.expose().into()),
-            request_id: crate::cache::id_text(request_id),
+            request_id,
             validate_only: self.0.is_dry_run(),
             ..wire::CreateTokenRequest::default()
         };
-        let reply = self.0.call(method::CREATE_TOKEN, &request, repeat).await?;
+        let reply = self
+            .client()?
+            .call(method::CREATE_TOKEN, &request, repeat)
+            .await?;
         self.0.confirm(reply.validated_only)?;
         let secret = match reply.secret.is_empty() {
             true => None,
@@ -266,7 +290,7 @@ impl Accounts {
             ..wire::ListTokensRequest::default()
         };
         let reply = self
-            .0
+            .client()?
             .call(method::LIST_TOKENS, &request, Repeat::Read)
             .await?;
         Ok(TokenPage {
@@ -295,14 +319,16 @@ impl Accounts {
     ///
     /// As [`create`](Self::create); [`Reason::TokenNotFound`](crate::Reason::TokenNotFound).
     pub async fn revoke_token(&self, name: &str) -> Result<(), Error> {
+        let (request_id, repeat) = identified(None)?;
         let request = wire::RevokeTokenRequest {
+            request_id,
             name: name.into(),
             validate_only: self.0.is_dry_run(),
             ..wire::RevokeTokenRequest::default()
         };
         let reply = self
-            .0
-            .call(method::REVOKE_TOKEN, &request, Repeat::Effect)
+            .client()?
+            .call(method::REVOKE_TOKEN, &request, repeat)
             .await?;
         self.0.confirm(reply.validated_only)
     }
@@ -320,7 +346,7 @@ impl Accounts {
             ..wire::VerifyTokenRequest::default()
         };
         let reply = self
-            .0
+            .client()?
             .call(method::VERIFY_TOKEN, &request, Repeat::Read)
             .await?;
         let max_age = reply.max_age.into_option().map(Duration::try_from);
@@ -367,11 +393,14 @@ impl TokenPages {
     }
 }
 
-fn repeat(id: Option<&RequestId>) -> Repeat {
-    match id {
-        Some(_) => Repeat::Once,
-        None => Repeat::Effect,
-    }
+/// The id that a change is sent with, on each of its attempts: an attempt that is answered from
+/// the record of one before says what that one did, and not that what it deleted is not there.
+fn identified(own: Option<RequestId>) -> Result<(String, Repeat), Error> {
+    let (id, repeat) = match own {
+        Some(id) => (id, Repeat::Once),
+        None => (RequestId::generate()?, Repeat::OnceEach),
+    };
+    Ok((id.as_str().to_owned(), repeat))
 }
 
 fn account_path(name: &str) -> String {

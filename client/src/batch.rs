@@ -157,14 +157,38 @@ impl Client {
         .await
     }
 
+    /// By all servers that have a part of the keys, once each of them can be reached.
     async fn delete_many(
         &self,
         mut request: wire::DeletePrefixRequest,
     ) -> Result<DeletedPrefix, Error> {
         request.namespace = self.namespace();
         request.validate_only = self.is_dry_run();
+        let clients = self.each_server(method::DELETE_PREFIX).await?;
+        if let [one] = &clients[..] {
+            return one.delete_many_of_server(&request).await;
+        }
+        for client in &clients {
+            client.reached(method::DELETE_PREFIX).await?;
+        }
+        let mut sum = DeletedPrefix::default();
+        for (done, client) in clients.iter().enumerate() {
+            let deleted = client.delete_many_of_server(&request).await;
+            let deleted = deleted.map_err(|error| match self.is_dry_run() {
+                true => error,
+                false => error.after_others(done),
+            })?;
+            sum.count = sum.count.saturating_add(deleted.count);
+        }
+        Ok(sum)
+    }
+
+    async fn delete_many_of_server(
+        &self,
+        request: &wire::DeletePrefixRequest,
+    ) -> Result<DeletedPrefix, Error> {
         let reply = self
-            .call(method::DELETE_PREFIX, &request, Repeat::Same)
+            .call(method::DELETE_PREFIX, request, Repeat::Same)
             .await?;
         self.confirm(reply.validated_only)?;
         Ok(DeletedPrefix {

@@ -198,12 +198,26 @@ impl Client {
         })
     }
 
-    /// What the account uses and may use, and how well its cache does.
+    /// What the account uses and may use, and how well its cache does. Under ring hash the sums
+    /// of all servers, also of the limits, which hold for each server: one of them may be at its
+    /// own before the sum is.
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get).
+    /// As [`get`](Self::get). Under ring hash also if any of the servers cannot be reached.
     pub async fn usage(&self) -> Result<Usage, Error> {
+        let mut sum: Option<Usage> = None;
+        for client in self.each_server(method::GET_USAGE).await? {
+            let usage = client.usage_of_server().await?;
+            sum = Some(match sum {
+                None => usage,
+                Some(sum) => sum.plus(&usage),
+            });
+        }
+        Ok(sum.unwrap_or_default())
+    }
+
+    async fn usage_of_server(&self) -> Result<Usage, Error> {
         let request = wire::GetUsageRequest::default();
         let reply = self.call(method::GET_USAGE, &request, Repeat::Read).await?;
         let quota = reply.quota_usage.as_option().map(convert::quota_usage);
@@ -218,7 +232,7 @@ impl Client {
         })
     }
 
-    /// Version, limits and features of the server.
+    /// Version, limits and features of the server; of several, of any one.
     ///
     /// # Errors
     ///

@@ -11,11 +11,13 @@ use larder_api::errors::Code;
 use larder_transport::client::{Failed, Receiving, RequestHead, Response, SendClosed, Sending};
 use tokio::time::Instant;
 
-use crate::channel::{Call, Done, Heads, MethodConfig, Outcome, Safety, Tries, Unreached, Wait};
+use crate::channel::{
+    Call, Done, Heads, Homes, MethodConfig, Outcome, Safety, To, Tries, Unreached, Wait,
+};
 use crate::client::{Client, Mode};
 use crate::error::{Earlier, Error, Repeat};
 use crate::interceptor::{AttemptWatch, Watch};
-use crate::method::{Method, PerMethod};
+use crate::method::{Level, Method, PerMethod};
 use crate::status;
 
 /// Why a call has no answer.
@@ -50,11 +52,17 @@ impl Repeat {
         }
     }
 
-    /// Whether the channel may send it more than once.
-    const fn safety(self) -> Safety {
-        match self {
-            Self::Read | Self::Once | Self::Same => Safety::Repeatable,
-            Self::Effect => Safety::AtMostOnce,
+    /// Whether the channel may send it more than once. The contract has the last word.
+    fn safety(self, level: Level) -> Safety {
+        debug_assert_eq!(
+            self == Self::Read,
+            level == Level::NoSideEffects,
+            "a call that reads is one of a method that does"
+        );
+        match (self, level) {
+            (_, Level::NoSideEffects) | (Self::Once | Self::OnceEach, _) => Safety::Repeatable,
+            (Self::Same, Level::Idempotent) => Safety::Repeatable,
+            (Self::Read | Self::Same | Self::Effect, _) => Safety::AtMostOnce,
         }
     }
 }
@@ -95,11 +103,11 @@ impl Client {
             heads: &heads,
             metadata: metadata.as_ref(),
             tries: &config.tries,
-            safety: how.repeat.safety(),
+            safety: how.repeat.safety(method.level()),
             reads: how.repeat == Repeat::Read,
             deadline,
             wait: self.wait(config),
-            hash: self.channel.balanced.hash(how.key),
+            to: self.to(how.key),
             told: told.as_ref(),
         };
         let mut is_again = false;
@@ -139,11 +147,11 @@ impl Client {
             heads: &heads,
             metadata: metadata.as_ref(),
             tries: &Tries::Once,
-            safety: repeat.safety(),
+            safety: repeat.safety(method.level()),
             reads: false,
             deadline,
             wait: self.wait(config),
-            hash: None,
+            to: self.to(None),
             told: told.as_ref(),
         };
         let opened = self.channel.balanced.stream(call).await;
@@ -175,6 +183,18 @@ impl Client {
         Ok((requests, replies))
     }
 
+    /// As [`ready`](Self::ready), within the time of a call.
+    pub(crate) async fn reached<Q, R>(&self, method: Method<Q, R>) -> Result<(), Error> {
+        let deadline = Instant::now().checked_add(self.timeout);
+        let until = self.deadline(deadline);
+        let hurried = Self {
+            until,
+            ..self.clone()
+        };
+        let ready = hurried.ready(method).await;
+        ready.map_err(|unreached| status::from_lost(Lost::Unreached(unreached), Repeat::Read))
+    }
+
     /// Waits until a call of a method would find a server.
     pub(crate) async fn ready<Q, R>(&self, method: Method<Q, R>) -> Result<(), Unreached> {
         let config = self.channel.methods.of(method);
@@ -186,7 +206,7 @@ impl Client {
             reads: true,
             deadline: self.deadline(None),
             wait: self.wait(config),
-            hash: None,
+            to: self.to(None),
             told: None,
         };
         self.channel.balanced.ready(call).await
@@ -205,6 +225,31 @@ impl Client {
             requests.finish();
         }
         Ok(replies)
+    }
+
+    /// The servers of a ring; `None` where the policy is another.
+    pub(crate) async fn homes<Q, R>(&self, method: Method<Q, R>) -> Result<Option<Homes>, Error> {
+        let config = self.channel.methods.of(method);
+        let call = Call {
+            heads: &HeadsOf(self.heads(), method),
+            metadata: None,
+            tries: &Tries::Once,
+            safety: Safety::Repeatable,
+            reads: true,
+            deadline: self.deadline(Instant::now().checked_add(self.timeout)),
+            wait: self.wait(config),
+            to: To::Any,
+            told: None,
+        };
+        let homes = self.channel.balanced.homes(call).await;
+        homes.map_err(|unreached| status::from_lost(Lost::Unreached(unreached), Repeat::Read))
+    }
+
+    fn to<'a>(&'a self, key: Option<&[u8]>) -> To<'a> {
+        match &self.server {
+            Some(server) => To::Server(server),
+            None => self.channel.balanced.to_key(key),
+        }
     }
 
     fn heads(&self) -> &[PerMethod<RequestHead>] {

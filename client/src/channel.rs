@@ -12,6 +12,7 @@
 //! | `pick/` | what a policy comes to for a call: round robin, A48, A42 |
 //! | `driver.rs` | the task that carries out what the balancer wants |
 //! | `resolver.rs`, `resolve_schedule.rs`, `dial.rs`, `health.rs` | what it does: names, connections, A17 |
+//! | `homes.rs` | the servers of a ring, for calls that are about no one key |
 //! | `lane.rs`, `attempt.rs`, `ends.rs` | a subchannel and an attempt as calls see them |
 //!
 //! All that decides takes time, randomness and events as arguments, and is tested without a
@@ -28,6 +29,7 @@ mod driver;
 mod ends;
 mod health;
 mod hedge;
+mod homes;
 mod lane;
 mod open;
 mod outlier;
@@ -44,7 +46,9 @@ mod throttle;
 
 pub use balancing::{Balancing, OutlierEjection, RingHash};
 pub(crate) use call::{Balanced, Call, Done, Heads, Outcome, Unreached, Wait};
+pub(crate) use homes::Homes;
 pub(crate) use open::{head, open};
+pub(crate) use pick::To;
 pub(crate) use resolver::SystemResolver;
 pub use resolver::{Addresses, Resolver};
 pub(crate) use retry::Safety;

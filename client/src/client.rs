@@ -38,6 +38,8 @@ pub struct Client {
     pub(crate) wait: Option<Wait>,
     /// `traceparent` of all calls.
     pub(crate) trace: Option<Arc<str>>,
+    /// The one server of a ring that all calls go to, by its address.
+    pub(crate) server: Option<Arc<str>>,
 }
 
 /// Whether mutations have their effect.
@@ -203,6 +205,7 @@ impl Client {
             until: None,
             wait: None,
             trace: None,
+            server: None,
         })
     }
 

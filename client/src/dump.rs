@@ -11,6 +11,7 @@ use crate::client::Client;
 use crate::convert;
 use crate::error::{Error, Repeat};
 use crate::method;
+use crate::ring::Walk;
 use crate::types::Entry;
 
 /// Tries to take up a broken stream before giving up; each part that arrives
@@ -30,9 +31,15 @@ type PartStream = Replies<wire::DumpResponse>;
 /// A stream that breaks is taken up where it broke, a bounded number of times.
 /// Entries that change while the dump runs may appear in their old or new
 /// form.
+///
+/// Under ring hash all servers are dumped, one after the other, and of each the entries whose keys
+/// are its own: those that a get would find. If one cannot be reached, or the servers change
+/// meanwhile, the dump fails.
 pub struct DumpStream {
     client: Client,
     prefix: Vec<u8>,
+    /// Under ring hash, once the first stream is opened.
+    walk: Option<Walk>,
     stream: Option<PartStream>,
     resume_token: String,
     resumes: u32,
@@ -47,6 +54,7 @@ impl Client {
         DumpStream {
             client: self.clone(),
             prefix: prefix.as_ref().to_vec(),
+            walk: None,
             stream: None,
             resume_token: String::new(),
             resumes: 0,
@@ -92,9 +100,20 @@ impl DumpStream {
         }
         loop {
             match self.receive().await {
-                Ok(Some(part)) => {
+                Ok(Some(mut part)) => {
                     self.resumes = 0;
+                    if let Some(walk) = &self.walk {
+                        walk.keep_own(&mut part, |entry| &entry.key);
+                        if part.is_empty() {
+                            continue;
+                        }
+                    }
                     return Ok(Some(part));
+                }
+                Ok(None) if self.walk.as_mut().is_some_and(Walk::advance) => {
+                    self.stream = None;
+                    self.resume_token.clear();
+                    self.resumes = 0;
                 }
                 Ok(None) => {
                     self.finish();
@@ -115,9 +134,15 @@ impl DumpStream {
         let received = tokio::time::timeout(patience, async {
             let stream = match &mut self.stream {
                 Some(stream) => stream,
-                None => self
-                    .stream
-                    .insert(open(&self.client, &self.prefix, &self.resume_token).await?),
+                None => {
+                    Walk::go_on(&mut self.walk, &self.client, method::DUMP).await?;
+                    let client = match &self.walk {
+                        Some(walk) => &walk.client(&self.client)?,
+                        None => &self.client,
+                    };
+                    let opened = open(client, &self.prefix, &self.resume_token).await?;
+                    self.stream.insert(opened)
+                }
             };
             stream.message().await
         })

@@ -71,8 +71,11 @@ pub(crate) enum Origin {
 pub(crate) enum Repeat {
     /// It only reads: it has no effect.
     Read,
-    /// It carries a request id: its effect happens once.
+    /// It carries a request id of its caller: its effect happens once.
     Once,
+    /// It carries a request id that was made for this call: its attempts have their effect once.
+    /// Called again it would have another.
+    OnceEach,
     /// It writes what it says, however often: but a repeat may undo what
     /// somebody else wrote in between. The contract lets a service config repeat
     /// it (`idempotency_level`); whether its caller may, only the caller knows.
@@ -221,6 +224,21 @@ impl Error {
 
     pub(crate) fn configuration(message: impl Into<String>) -> Self {
         Self::local(Code::InvalidArgument, Origin::Configuration, message)
+    }
+
+    /// What is asked for does not go with how the client is set up.
+    pub(crate) fn precondition(message: impl Into<String>) -> Self {
+        Self::local(Code::FailedPrecondition, Origin::Configuration, message)
+    }
+
+    /// One of the last of several calls that were made for one: those before had their effect.
+    pub(crate) fn after_others(self, others: usize) -> Self {
+        if others == 0 {
+            return self;
+        }
+        let others = u32::try_from(others).unwrap_or(u32::MAX);
+        let attempts = self.0.attempts.saturating_add(others);
+        self.after(attempts, Earlier::MayHaveApplied)
     }
 
     pub(crate) fn protocol(message: impl Into<String>) -> Self {

@@ -8,6 +8,7 @@ use crate::client::Client;
 use crate::convert;
 use crate::error::{Error, Repeat};
 use crate::method;
+use crate::ring::Walk;
 use crate::types::Entry;
 
 /// Where the next page begins; opaque.
@@ -18,7 +19,8 @@ pub struct PageToken(pub(crate) String);
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyPage {
-    /// Entries without values, in key order.
+    /// Entries without values, in key order; under ring hash in that of each server, one server
+    /// after the other.
     pub entries: Vec<Entry>,
     /// Where the next page begins; `None` at the end.
     pub next: Option<PageToken>,
@@ -82,20 +84,39 @@ impl Next {
 
 impl Client {
     /// One page of keys that begin with `prefix`. `page_size` 0 leaves its
-    /// size to the server.
+    /// size to the server. A page may be empty and not the last. Under ring hash all servers are
+    /// listed, one after the other.
     ///
     /// # Errors
     ///
     /// As [`get`](Self::get), and for a token that this listing did not give.
+    /// Under ring hash also if a server cannot be reached, or if the servers are others than when
+    /// the token was given ([`Code::FailedPrecondition`](crate::Code::FailedPrecondition)).
     pub async fn list_keys(
         &self,
         prefix: impl AsRef<[u8]>,
         page_size: u32,
         from: Option<&PageToken>,
     ) -> Result<KeyPage, Error> {
+        let Some(homes) = self.homes(method::LIST_KEYS).await? else {
+            return self.page(prefix.as_ref(), page_size, from).await;
+        };
+        let (walk, from) = Walk::from_token(homes, from)?;
+        let client = walk.client(self)?;
+        let page = client.page(prefix.as_ref(), page_size, from.as_ref());
+        Ok(walk.page(page.await?))
+    }
+
+    /// One page of one server.
+    async fn page(
+        &self,
+        prefix: &[u8],
+        page_size: u32,
+        from: Option<&PageToken>,
+    ) -> Result<KeyPage, Error> {
         let request = wire::ListKeysRequest {
             namespace: self.namespace(),
-            prefix: prefix.as_ref().to_vec(),
+            prefix: prefix.to_vec(),
             page_size: i32::try_from(page_size).unwrap_or(i32::MAX),
             page_token: from.map_or_else(String::new, |token| token.0.clone()),
             ..wire::ListKeysRequest::default()

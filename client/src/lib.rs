@@ -72,6 +72,7 @@ mod load;
 mod method;
 mod metrics;
 mod options;
+mod ring;
 mod route;
 mod spread;
 mod status;

@@ -95,7 +95,10 @@ impl Loader {
     /// As [`Client::set`], and if the stream broke too often. An error is
     /// final: each later call gives it again. Entries that the server refuses
     /// one by one are no error; see [`LoadSummary::refused`].
+    /// Under ring hash it fails ([`Code::FailedPrecondition`](crate::Code::FailedPrecondition)),
+    /// for a stream goes to one server: use [`Client::set_many`].
     pub async fn push(&mut self, entry: Entry) -> Result<(), Error> {
+        self.client.is_of_one_server("a load")?;
         let bytes = entry.key.len() + entry.value.len();
         // A part that would grow past the limit goes first, so that a large
         // entry stands alone in its message.

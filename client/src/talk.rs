@@ -41,7 +41,11 @@ impl Talk {
             val: Vec::from(value.into()),
             ..wire::StoreReq::default()
         };
-        let stored = self.0.call(method::TALK_STORE, &request, Repeat::Effect);
+        let stored = self.0.call(
+            method::TALK_STORE,
+            &request,
+            Repeat::Effect.on(key.as_bytes()),
+        );
         stored.await.map(drop)
     }
 
@@ -56,7 +60,9 @@ impl Talk {
             key: key.into(),
             ..wire::GetReq::default()
         };
-        let reply = self.0.call(method::TALK_GET, &request, Repeat::Read);
+        let reply = self
+            .0
+            .call(method::TALK_GET, &request, Repeat::Read.on(key.as_bytes()));
         Ok(Bytes::from(reply.await?.val))
     }
 
@@ -64,8 +70,11 @@ impl Talk {
     ///
     /// # Errors
     ///
-    /// As [`Client::get`].
+    /// As [`Client::get`]; under ring hash
+    /// [`Code::FailedPrecondition`](crate::Code::FailedPrecondition), as it is one server that
+    /// dumps: use [`Client::dump`].
     pub async fn dump(&self) -> Result<TalkDump, Error> {
+        self.0.is_of_one_server("a dump of rpc.Cache")?;
         let request = wire::DumpReq::default();
         let opening = async {
             let mut replies = self

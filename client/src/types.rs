@@ -95,8 +95,8 @@ pub struct IncrementReply {
     pub replayed: bool,
 }
 
-/// Answer to a delete by prefix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Answer to a delete by prefix; under ring hash of all servers together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct DeletedPrefix {
     /// How many entries were, or in a dry run would be, deleted.

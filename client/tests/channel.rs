@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use connectrpc::{ConnectError, RequestContext, Response, Router, Server, handler_fn};
+use larder_api::accounts_v1 as control;
 use larder_api::cache_v1::{self as wire, batch_get_response, get_response, set_response};
 use larder_client::{
-    Balancing, Client, ClientConfig, Code, Condition, FillError, FillOrigin, MetricValue, Metrics,
-    RingHash, SetOptions,
+    AccountChange, Balancing, Client, ClientConfig, Code, Condition, FillError, FillOrigin,
+    MetricValue, Metrics, RingHash, SetOptions, Token, TokenRights,
 };
 use tokio::time::Instant;
 
@@ -172,6 +173,92 @@ async fn a_read_that_fails_is_tried_again_and_counted() {
     let line = "grpc_client_attempt_started_total{grpc_method=\"larder.cache.v1.CacheService/Get\",\
                 grpc_target=\"test\"} 2";
     assert!(text.contains(line), "{text}");
+}
+
+/// Fails the first try of each method, after it may have had its effect.
+fn control_plane(ids: &Arc<Mutex<Vec<String>>>) -> Router {
+    const SERVICE: &str = "larder.accounts.v1.AccountService";
+    let once = |ids: &Arc<Mutex<Vec<String>>>, id: String| {
+        let mut ids = ids.lock().unwrap();
+        ids.push(id);
+        match ids.len() % 2 {
+            1 => Err(ConnectError::unavailable("who knows")),
+            _ => Ok(()),
+        }
+    };
+    macro_rules! handler {
+        ($request:ident => $response:ident { $($field:ident: $value:expr)? }) => {{
+            let ids = Arc::clone(ids);
+            handler_fn(move |_: RequestContext, request: control::$request| {
+                let tried = once(&ids, request.request_id);
+                let answer = control::$response {
+                    $($field: $value.into(),)?
+                    ..Default::default()
+                };
+                async move { tried.and_then(|()| Response::ok(answer)) }
+            })
+        }};
+    }
+    let account = || control::Account {
+        name: "accounts/one".into(),
+        ..Default::default()
+    };
+    let token = || control::Token {
+        name: "accounts/one/tokens/1".into(),
+        ..Default::default()
+    };
+    let update = handler!(UpdateAccountRequest => UpdateAccountResponse { account: account() });
+    let delete = handler!(DeleteAccountRequest => DeleteAccountResponse {});
+    let revoke = handler!(RevokeTokenRequest => RevokeTokenResponse {});
+    let create = handler!(CreateTokenRequest => CreateTokenResponse { token: token() });
+    Router::new()
+        .route(SERVICE, "UpdateAccount", update)
+        .route(SERVICE, "DeleteAccount", delete)
+        .route(SERVICE, "RevokeToken", revoke)
+        .route(SERVICE, "CreateToken", create)
+}
+
+#[tokio::test]
+async fn changes_of_the_control_plane_are_tried_again_under_one_id() {
+    let ids = Arc::<Mutex<Vec<String>>>::default();
+    let config = serve(control_plane(&ids)).await;
+    let accounts = Client::lazy(config).unwrap().accounts();
+    let change = AccountChange {
+        etag: Some("etag".into()),
+        display_name: Some("name".into()),
+        ..AccountChange::default()
+    };
+    accounts.update("one", &change).await.unwrap();
+    accounts.delete("one").await.unwrap();
+    accounts
+        .revoke_token("accounts/one/tokens/1")
+        .await
+        .unwrap();
+    let (secret, rights) = (Token::new("12345678").unwrap(), TokenRights::default());
+    let imported = accounts.create_token("one", &rights, Some(&secret), None);
+    imported.await.unwrap();
+    let tried = std::mem::take(&mut *ids.lock().unwrap());
+    assert_eq!(tried.len(), 8);
+    let mut calls: Vec<_> = tried.chunks(2).map(|tries| &tries[0]).collect();
+    assert!(tried.chunks(2).all(|tries| tries[0] == tries[1]));
+    calls.dedup();
+    assert!(
+        calls.len() == 4 && calls.iter().all(|id| id.len() == 36),
+        "{tried:?}"
+    );
+
+    // A fresh secret is shown once, and not by the answer to a repeat.
+    let error = accounts.create_token("one", &rights, None, None).await;
+    let error = error.unwrap_err();
+    assert_eq!((error.code(), error.attempts()), (Code::Unavailable, 1));
+    assert!(error.may_have_applied() && !error.is_retryable());
+    // The id was that of a call; its caller's next is another.
+    ids.lock().unwrap().clear();
+    let once = r#"{"methodConfig": []}"#;
+    let config = serve(control_plane(&ids)).await;
+    let client = Client::lazy(config.with_service_config(once).unwrap()).unwrap();
+    let error = client.accounts().delete("one").await.unwrap_err();
+    assert!(error.may_have_applied() && !error.is_retryable());
 }
 
 #[tokio::test]

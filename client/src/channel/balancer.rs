@@ -45,6 +45,8 @@ pub(crate) enum Action {
     Close(Id),
     /// Look the names up, as soon as that may be.
     Resolve,
+    /// Publish what there is once more: calls that wait for room ask again for another connection.
+    Publish,
 }
 
 /// What calls may know: a picker without its connections.
@@ -143,9 +145,13 @@ impl Balancer {
     /// What time brings. `calls` counts those since it was last asked, and is asked only at the
     /// end of an interval of outlier ejection.
     pub(crate) fn tick(&mut self, now: Duration, calls: impl FnOnce() -> Vec<Calls>) {
-        let mut is_over = false;
+        let (mut is_over, mut may_grow) = (false, false);
         for sub in &mut self.subs {
             is_over |= sub.tick(now);
+            may_grow |= sub.may_grow_again(now);
+        }
+        if may_grow {
+            self.actions.push(Action::Publish);
         }
         if self.is_pick_first() {
             let wish = self.first.tick(now, &mut self.subs);

@@ -19,8 +19,9 @@ use super::attempt::{Head, Running};
 use super::driver::{Ask, Asks, Published};
 use super::ends::end_of;
 use super::hedge::{Hedges, HedgingPolicy, Verdict};
+use super::homes::Homes;
 use super::lane::Lane;
-use super::pick::{Lane as _, Pick, Picker, Ring};
+use super::pick::{Lane as _, Pick, Picker, Ring, To};
 use super::retry::{AttemptEnd, Attempts, MAX_ATTEMPTS, Next, RetryPolicy, Safety};
 use super::service_config::Tries;
 use super::throttle::Throttle;
@@ -54,8 +55,7 @@ pub(crate) struct Call<'a> {
     pub(crate) reads: bool,
     pub(crate) deadline: Option<Instant>,
     pub(crate) wait: Wait,
-    /// Of the key, if there is one.
-    pub(crate) hash: Option<u64>,
+    pub(crate) to: To<'a>,
     /// Who is told of each attempt, if anybody is.
     pub(crate) told: Option<&'a Told>,
 }
@@ -101,6 +101,8 @@ pub(crate) enum Unreached {
     TimedOut(Option<Arc<str>>),
     /// As many calls wait as may.
     TooMany,
+    /// The server that it was for is none of the channel's any more.
+    Unknown,
 }
 
 impl From<Unreached> for Outcome {
@@ -122,6 +124,7 @@ impl fmt::Display for Unreached {
                     "the deadline passed before there was a connection: {why}"
                 )
             }
+            Self::Unknown => f.write_str("the server is no longer one of the client's"),
             Self::TooMany => write!(f, "{MAX_WAITING_CALLS} calls wait for a connection already"),
         }
     }
@@ -167,9 +170,40 @@ impl Balanced {
         self.hashes_keys
     }
 
-    /// What a call with this key is picked by, if that matters.
-    pub(crate) fn hash(&self, key: Option<&[u8]>) -> Option<u64> {
-        key.filter(|_| self.hashes_keys).map(Ring::hash)
+    /// Where a call with this key goes.
+    pub(crate) fn to_key(&self, key: Option<&[u8]>) -> To<'static> {
+        let key = key.filter(|_| self.hashes_keys);
+        key.map_or(To::Any, |key| To::Key(Ring::hash(key)))
+    }
+
+    /// The servers that keys belong to, once they are known; `None` where keys belong to none.
+    /// Connects to none of them.
+    pub(crate) async fn homes(&self, call: Call<'_>) -> Result<Option<Homes>, Unreached> {
+        if !self.hashes_keys {
+            return Ok(None);
+        }
+        let mut picker = self.picker.clone();
+        let mut place = None;
+        loop {
+            let why = match &*picker.borrow_and_update() {
+                Picker::RingHash(ring) => {
+                    return Ok(Some(Homes::new(
+                        Arc::clone(ring.ring()),
+                        ring.keeps_places(),
+                    )));
+                }
+                Picker::Failing(why) if call.wait == Wait::FailFast => {
+                    return Err(Unreached::NoServer(Arc::clone(why)));
+                }
+                Picker::Failing(why) => Some(Arc::clone(why)),
+                _ => None,
+            };
+            if place.is_none() {
+                place = Some(self.place()?);
+            }
+            self.asks.put(Ask::Connect(None));
+            changed(&mut picker, call.deadline, why).await?;
+        }
     }
 
     /// Makes a unary call. `message` appends the request to the bytes that it is given; it runs
@@ -214,7 +248,7 @@ impl Balanced {
             match failed {
                 Failed::NotSent(NotSent::Closed(_) | NotSent::Closing) => {
                     transparent += 1;
-                    pause(transparent).await;
+                    pause(transparent, call.deadline).await;
                 }
                 failed => return Err(Outcome::Ended(Err(failed))),
             }
@@ -265,7 +299,7 @@ impl Balanced {
                     tokio::time::sleep(delay).await;
                 }
                 Next::Transparent if !is_full && !ends(Instant::now()) => {
-                    pause(attempts.transparent()).await;
+                    pause(attempts.transparent(), call.deadline).await;
                 }
                 // What is known now says more than a deadline that passes during a pause.
                 _ => return done.with(Outcome::Ended(result)),
@@ -304,7 +338,9 @@ impl Balanced {
                     Some(_) => {}
                 }
             }
-            if running.is_empty() && hedges.due().is_none() {
+            // A server may ask for a pause that is longer than the call.
+            let in_time = |due| call.deadline.is_none_or(|deadline| began + due < deadline);
+            if running.is_empty() && !hedges.due().is_some_and(in_time) {
                 // Nothing is left that could end better than the last did.
                 let last = done.earlier.pop();
                 let outcome = last.map_or(Unreached::TimedOut(None).into(), Outcome::Ended);
@@ -320,7 +356,7 @@ impl Balanced {
                     done.transparent += 1;
                     let lane = match running.is_empty() {
                         true => {
-                            pause(done.transparent).await;
+                            pause(done.transparent, call.deadline).await;
                             match self.lane(&call).await {
                                 Ok(lane) => Some(lane),
                                 Err(unreached) => return done.with(unreached.into()),
@@ -343,7 +379,7 @@ impl Balanced {
 
     /// Where a call goes, if that is somewhere now.
     fn lane_now(&self, call: &Call<'_>) -> Option<Arc<Lane>> {
-        match pick(&self.picker.borrow(), call.hash) {
+        match pick(&self.picker.borrow(), call.to) {
             Pick::To(lane) => Some(Arc::clone(lane)),
             _ => None,
         }
@@ -364,7 +400,7 @@ impl Balanced {
         loop {
             let full = {
                 let seen = picker.borrow_and_update();
-                match pick(&seen, call.hash) {
+                match pick(&seen, call.to) {
                     Pick::To(lane) => return Ok(Arc::clone(lane)),
                     Pick::Wait { connect } => {
                         self.asks.put(Ask::Connect(connect));
@@ -387,6 +423,7 @@ impl Balanced {
                         why = Some(Arc::clone(failure));
                         None
                     }
+                    Pick::Unknown => return Err(Unreached::Unknown),
                 }
             };
             let room = async {
@@ -395,18 +432,9 @@ impl Balanced {
                     None => std::future::pending().await,
                 }
             };
-            let late = async {
-                match call.deadline {
-                    Some(deadline) => tokio::time::sleep_until(deadline).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
-                changed = picker.changed() => if changed.is_err() {
-                    return Err(Unreached::NoServer("the client's runtime has ended".into()));
-                },
+                ended = changed(&mut picker, call.deadline, why.clone()) => ended?,
                 () = room => {}
-                () = late => return Err(Unreached::TimedOut(why)),
             }
         }
     }
@@ -445,12 +473,33 @@ impl Drop for Place<'_> {
     }
 }
 
-fn pick(picker: &Published, hash: Option<u64>) -> Pick<'_, Arc<Lane>> {
+/// Waits for another picker, until the deadline. `why` there is nothing to go to, if that is known.
+async fn changed(
+    picker: &mut watch::Receiver<Published>,
+    deadline: Option<Instant>,
+    why: Option<Arc<str>>,
+) -> Result<(), Unreached> {
+    let late = async {
+        match deadline {
+            Some(deadline) => tokio::time::sleep_until(deadline).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        changed = picker.changed() => match changed {
+            Ok(()) => Ok(()),
+            Err(_) => Err(Unreached::NoServer("the client's runtime has ended".into())),
+        },
+        () = late => Err(Unreached::TimedOut(why)),
+    }
+}
+
+fn pick<'p>(picker: &'p Published, to: To<'_>) -> Pick<'p, Arc<Lane>> {
     let draw = match picker {
         Picker::LeastRequest(_) | Picker::RingHash(_) => rand::rng().next_u64(),
         _ => 0,
     };
-    picker.pick(draw, hash)
+    picker.pick(draw, to)
 }
 
 /// The first attempt to end, which is taken out; `None` when the next is due before.
@@ -481,9 +530,12 @@ async fn first(
 }
 
 /// Before a transparent retry: none before the first, which nearly always finds another connection.
-async fn pause(transparent: u32) {
+/// Over at the call's deadline, which then ends it.
+async fn pause(transparent: u32, deadline: Option<Instant>) {
     if transparent > 1 {
         let pause = Duration::from_millis(1 << transparent.min(12));
-        tokio::time::sleep(pause.min(MAX_TRANSPARENT_PAUSE)).await;
+        let until = Instant::now() + pause.min(MAX_TRANSPARENT_PAUSE);
+        let until = deadline.map_or(until, |deadline| deadline.min(until));
+        tokio::time::sleep_until(until).await;
     }
 }

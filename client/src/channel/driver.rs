@@ -308,6 +308,7 @@ impl Driver {
                     self.is_stale = true;
                 }
                 Action::Resolve => self.schedule.want(),
+                Action::Publish => self.is_stale = true,
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Client-side health checking, gRFC A17 and gRPC's `health-checking.md`: one
 //! `grpc.health.v1.Health/Watch` for each subchannel.
 
-use larder_transport::client::{Code, Connection, Failed, RequestHead};
+use larder_transport::client::{Code, Connection, Failed, NotSent, RequestHead};
 use rand::TryRngCore as _;
 
 use super::backoff::Backoff;
@@ -53,6 +53,8 @@ async fn once<F: Future<Output = ()> + Send>(
 ) -> End {
     let (mut sending, mut receiving) = match connection.stream(head, None) {
         Ok(halves) => halves,
+        // As many calls wait for a stream as may: it is asked again later.
+        Err(Failed::NotSent(NotSent::Full { .. })) => return End::Full,
         Err(Failed::NotSent(_)) => return End::Gone,
         Err(_) => return End::Failed,
     };

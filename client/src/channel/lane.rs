@@ -76,14 +76,15 @@ impl Lane {
     }
 
     /// The connection for one more call: the first that has room, for then the others may fall
-    /// idle (gRFC A105); else the first that takes calls at all, where it waits for a stream.
+    /// idle (gRFC A105); else the one on which the fewest are under way or wait for a stream.
     pub(crate) fn connection(&self) -> &Connection {
-        let find = |room: Room| {
-            let mut all = self.connections.iter();
-            all.find(|it| room_of(it) == room)
+        let with = |room: Room| {
+            let all = self.connections.iter();
+            all.filter(move |it| room_of(it) == room)
         };
-        find(Room::Open)
-            .or_else(|| find(Room::Full))
+        with(Room::Open)
+            .next()
+            .or_else(|| with(Room::Full).min_by_key(|it| it.in_flight()))
             .unwrap_or(&self.connections[0])
     }
 

@@ -262,10 +262,28 @@ impl Subchannel {
         is_over
     }
 
-    /// When its backoff is over.
+    /// Ends the pause after an attempt at another connection that failed; true if it was over, so
+    /// that calls which still find no room may ask for one again.
+    #[must_use]
+    pub(crate) fn may_grow_again(&mut self, now: Duration) -> bool {
+        let Link::Up { more, .. } = &mut self.link else {
+            return false;
+        };
+        let is_over = matches!(*more, More::Down { until } if until <= now);
+        if is_over {
+            *more = More::None;
+        }
+        is_over
+    }
+
+    /// When its backoff is over, or that of another connection.
     pub(crate) const fn wake_at(&self) -> Option<Duration> {
         match self.link {
-            Link::Down { until } => Some(until),
+            Link::Down { until }
+            | Link::Up {
+                more: More::Down { until },
+                ..
+            } => Some(until),
             _ => None,
         }
     }

@@ -1,5 +1,7 @@
 //! A channel over real sockets, whose servers behave in every way that matters.
 
+mod chaos;
+mod crowds;
 mod hostile;
 mod server;
 mod tls;
@@ -18,7 +20,7 @@ use super::call;
 use super::call::{Balanced, Call, Done, Outcome, Unreached, Wait};
 use super::ends::code_of;
 use super::open::{head, open};
-use super::pick::Ring;
+use super::pick::{Ring, To};
 use super::resolver::{Addresses, Resolver};
 use super::retry::Safety;
 use crate::config::ClientConfig;
@@ -80,13 +82,13 @@ impl call::Heads for Made {
 }
 
 /// What may differ from one call to the next.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct How {
     path: &'static str,
     safety: Safety,
     wait: Wait,
     within: Duration,
-    hash: Option<u64>,
+    to: To<'static>,
 }
 
 const USUAL: How = How {
@@ -94,7 +96,7 @@ const USUAL: How = How {
     safety: Safety::Repeatable,
     wait: Wait::FailFast,
     within: Duration::from_secs(20),
-    hash: None,
+    to: To::Any,
 };
 
 impl Caller {
@@ -133,7 +135,7 @@ impl Caller {
             safety: how.safety,
             deadline: Some(Instant::now() + how.within),
             wait: how.wait,
-            hash: how.hash,
+            to: how.to,
             reads: how.safety == Safety::Repeatable,
             told: Some(&watch.told()),
         };
@@ -438,7 +440,7 @@ async fn a_key_goes_to_its_server_and_no_other_is_connected_to() {
     let ring = Balancing::ring_hash(RingHash::default());
     let caller = Caller::new(config(&all).with_balancing(ring));
     let keyed = How {
-        hash: Some(Ring::hash(b"key")),
+        to: To::Key(Ring::hash(b"key")),
         ..USUAL
     };
     for _ in 0..20 {

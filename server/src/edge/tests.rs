@@ -37,6 +37,7 @@ use crate::telemetry::Telemetry;
 use crate::tenants::Tenants;
 
 mod deadlines;
+mod removals;
 mod stopped;
 
 /// Holds nothing but a large value under `large`. The key `panic` panics, the

@@ -24,6 +24,7 @@ use crate::call::Call;
 use crate::clock;
 use crate::core::Core;
 use crate::failure::{Detail, Failure};
+use crate::layers::attempt::Attempt;
 
 /// How long a cache server may use an answer of `VerifyToken` without asking
 /// again: so long does a revoked token live there.
@@ -205,10 +206,12 @@ impl<S: Store> AccountsV1<S> {
             mode,
         };
         let core = Arc::clone(&self.core);
+        let may_be_done = may_be_done(call, &asked);
         let delete = move |accounts: &Accounts, effect: Effect<'_>| {
-            accounts
-                .delete_account(&name, effect)
-                .map_err(account_failure)?;
+            match accounts.delete_account(&name, effect) {
+                Err(AccountError::NotFound) if may_be_done => {}
+                deleted => drop(deleted.map_err(account_failure)?),
+            }
             if mode == Mode::Apply {
                 core.tenants.close(&name);
             }
@@ -302,10 +305,12 @@ impl<S: Store> AccountsV1<S> {
             repeat: Repeat::Harmless,
             mode,
         };
+        let may_be_done = may_be_done(call, &asked);
         let revoke = move |accounts: &Accounts, effect: Effect<'_>| {
-            accounts
-                .revoke_token(&name, effect)
-                .map_err(token_failure)?;
+            match accounts.revoke_token(&name, effect) {
+                Err(TokenError::NotFound) if may_be_done => {}
+                revoked => drop(revoked.map_err(token_failure)?),
+            }
             Ok(wire::RevokeTokenResponse {
                 validated_only: mode == Mode::DryRun,
                 ..Default::default()
@@ -361,6 +366,12 @@ impl<S: Store> AccountService for AccountsV1<S> {
         revoke_token: RevokeTokenRequest => RevokeTokenResponse;
         verify_token: VerifyTokenRequest => VerifyTokenResponse;
     }
+}
+
+/// True if an earlier attempt of a removal may have made it: that there is nothing left is then
+/// what was asked for. With an id the record of that attempt says so; a dry one removed nothing.
+fn may_be_done<S: Store>(call: &Call<S>, asked: &Asked<'_>) -> bool {
+    call.attempt == Attempt::Repeat && asked.id.is_empty() && asked.mode == Mode::Apply
 }
 
 /// The action of its number on the wire; `None` for one that is not known.

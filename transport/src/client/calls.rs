@@ -14,6 +14,9 @@ use super::head::RequestHead;
 use crate::connection::ReceiveWindow;
 use crate::hpack::Fields;
 
+/// Messages that a slot keeps room for: a stream may have had many more at a time.
+const KEPT_MESSAGES: usize = 4;
+
 /// A caller's hold on its call. Good until the call is freed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key {
@@ -79,6 +82,15 @@ impl Unsent {
         self.bytes.len() - self.from
     }
 
+    /// Makes room before more is added: what has been sent is kept no longer than it is as much
+    /// as what has not, so that each byte is moved once at the most.
+    pub(super) fn compact(&mut self) {
+        if self.from > self.len() {
+            self.bytes.drain(..self.from);
+            self.from = 0;
+        }
+    }
+
     /// Forgets what is not sent, and holds no memory for it.
     pub(super) fn clear(&mut self) {
         self.bytes = Vec::new();
@@ -141,6 +153,12 @@ impl Calls {
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         self.slots.len() - self.free.len()
+    }
+
+    /// Messages that slots have room for.
+    #[cfg(test)]
+    pub(super) fn room_for_messages(&self) -> usize {
+        self.slots.iter().map(|call| call.messages.capacity()).sum()
     }
 
     /// A call that has no stream yet.
@@ -234,8 +252,9 @@ impl Calls {
             call.headers = Fields::default();
         }
         call.assembly.clear();
-        // Its memory stays: the next call has a message too.
+        // The memory of a few stays: the next call has a message too.
         call.messages.clear();
+        call.messages.shrink_to(KEPT_MESSAGES);
         call.end = None;
         call.is_told = false;
         self.free.push(key.slot);

@@ -193,6 +193,7 @@ impl Core {
         let Some(call) = self.calls.at(key) else {
             return;
         };
+        call.sending.compact();
         let start = call.sending.bytes.len();
         call.sending.bytes.extend_from_slice(&[0; PREFIX_BYTES]);
         message(&mut call.sending.bytes);

@@ -4,6 +4,7 @@ mod calls;
 mod flow;
 mod hostile;
 mod servers;
+mod stress;
 mod times;
 
 use std::time::Duration;

@@ -21,8 +21,12 @@ pub(super) struct Times {
     /// costs no timer, and the looks are as rare as deadlines are long.
     next_deadline: Option<Instant>,
     keepalive: Option<Keepalive>,
-    /// When something last came, or silence began to mean something.
+    /// When something last came.
     heard: Instant,
+    /// When a call was first sent after that, with no other under way: since then silence means
+    /// something. Calls that are over before an answer came leave it, or a server that is
+    /// gone would not be missed by calls that are shorter than the interval.
+    unanswered: Option<Instant>,
     /// When a `PING` was sent that nothing has come after.
     asked: Option<Instant>,
 }
@@ -34,6 +38,7 @@ impl Times {
             next_deadline: None,
             keepalive: config.keepalive,
             heard: now,
+            unanswered: None,
             asked: None,
         }
     }
@@ -41,14 +46,15 @@ impl Times {
     /// Something came.
     pub(super) fn heard(&mut self, now: Instant) {
         self.heard = now;
+        self.unanswered = None;
         self.asked = None;
     }
 
     /// A call begins, the first after none was under way if `is_first`.
     #[inline]
     pub(super) fn call_begins(&mut self, now: Instant, is_first: bool) {
-        if is_first && self.asked.is_none() {
-            self.heard = self.heard.max(now);
+        if is_first {
+            self.unanswered.get_or_insert(now);
         }
     }
 
@@ -77,13 +83,21 @@ impl Core {
 
     fn next_keepalive(&self) -> Option<Instant> {
         let keepalive = self.times.keepalive?;
-        if self.phase == Phase::Greeting || (self.calls.open() == 0 && !keepalive.without_calls) {
+        if self.phase == Phase::Greeting {
             return None;
         }
-        match self.times.asked {
-            Some(asked) => asked.checked_add(keepalive.timeout),
-            None => self.times.heard.checked_add(keepalive.interval),
+        if let Some(asked) = self.times.asked {
+            // Also when the calls it was asked for are over: the next would be sent in vain.
+            return asked.checked_add(keepalive.timeout);
         }
+        if self.calls.open() == 0 && !keepalive.without_calls {
+            return None;
+        }
+        let since = match keepalive.without_calls {
+            true => self.times.heard,
+            false => self.times.unanswered.unwrap_or(self.times.heard),
+        };
+        since.checked_add(keepalive.interval)
     }
 
     /// Does what is due.

@@ -71,6 +71,7 @@ fn compare(balancer: &mut Balancer, actions: &str, view: &str, event: &str) {
         Action::Connect(id, _) => format!("+{}", id.0),
         Action::Close(id) => format!("-{}", id.0),
         Action::Resolve => "resolve".into(),
+        Action::Publish => "publish".into(),
     });
     assert_eq!(done.collect::<Vec<_>>().join(" "), actions, "{event}");
     let ids = |ids: &[Id]| ids.iter().map(|id| id.0.to_string()).collect::<String>();
@@ -287,6 +288,31 @@ fn a_full_connection_gets_another_beside_it() {
 }
 
 #[test]
+fn another_connection_that_failed_may_be_asked_for_again_after_its_backoff() {
+    let settings = Settings {
+        balancing: Balancing::pick_first(),
+        watches_health: false,
+        max_connections: 2,
+    };
+    check(
+        Balancer::new(settings, 7),
+        &[
+            (0, "ask", "resolve", "connecting"),
+            (0, "resolve 1", "+1", "connecting"),
+            (1, "up 1", "", "one 1"),
+            (2, "full 1", "+1", "one 1"),
+            (3, "fail 1", "", "one 1"),
+            (4, "full 1", "", "one 1"),
+            (500, "tick", "", "one 1"),
+            // 1 s, a fifth more or less: calls that wait are told to ask.
+            (1300, "tick", "publish", "one 1"),
+            (1301, "full 1", "+1", "one 1"),
+            (1302, "up 1", "", "one 1"),
+        ],
+    );
+}
+
+#[test]
 fn an_outlier_is_left_out_and_comes_back() {
     let ejection = OutlierEjection::default().with_volume(2, 10);
     let mut balancer = balancer(Balancing::round_robin().with_outlier_ejection(ejection));
@@ -360,7 +386,7 @@ impl World {
                     self.attempts.remove(&id);
                     self.connections.remove(&id);
                 }
-                Action::Resolve => {}
+                Action::Resolve | Action::Publish => {}
             }
         }
         self.check_view();

@@ -45,6 +45,19 @@ pub(crate) enum Pick<'a, L> {
     Full(&'a L),
     /// The call fails, unless it waits for a server to be ready.
     Fail(&'a Arc<str>),
+    /// The server that the call is for is none of the channel's any more.
+    Unknown,
+}
+
+/// Which server a call is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum To<'a> {
+    /// As the policy says.
+    Any,
+    /// The one that the key with this hash belongs to, where keys belong to servers.
+    Key(u64),
+    /// This one of a ring, by its address, and no other.
+    Server(&'a str),
 }
 
 /// What a policy comes to at one moment.
@@ -61,16 +74,19 @@ pub(crate) enum Picker<L> {
 }
 
 impl<L: Lane> Picker<L> {
-    /// `draw` is any number, of which every bit is random; `hash` is the key's, if the call has
-    /// one.
-    pub(crate) fn pick(&self, draw: u64, hash: Option<u64>) -> Pick<'_, L> {
+    /// `draw` is any number, of which every bit is random.
+    pub(crate) fn pick(&self, draw: u64, to: To<'_>) -> Pick<'_, L> {
         match self {
             Self::Idle | Self::Connecting => Pick::Wait { connect: None },
             Self::Failing(why) => Pick::Fail(why),
             Self::One(lane) => one(lane),
             Self::RoundRobin(lanes) => lanes.pick(),
             Self::LeastRequest(lanes) => lanes.pick(draw),
-            Self::RingHash(ring) => ring.pick(hash.unwrap_or(draw)),
+            Self::RingHash(ring) => match to {
+                To::Any => ring.pick(draw),
+                To::Key(hash) => ring.pick(hash),
+                To::Server(name) => ring.server(name),
+            },
         }
     }
 }

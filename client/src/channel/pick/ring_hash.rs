@@ -14,6 +14,8 @@ use crate::channel::subchannel::Id;
 pub(crate) struct Ring {
     /// By hash: the hash, and the index of the subchannel.
     entries: Vec<(u64, usize)>,
+    /// By the index of the subchannel.
+    names: Vec<Arc<str>>,
 }
 
 /// A ring and what is to be known of its subchannels at one moment.
@@ -60,7 +62,23 @@ impl Ring {
             }
         }
         entries.sort_unstable();
-        Self { entries }
+        let names = names.iter().map(|name| name.as_str().into()).collect();
+        Self { entries, names }
+    }
+
+    /// Its servers, by name, each once: two subchannels of one name have the same places, which
+    /// are the first one's.
+    pub(crate) fn servers(&self) -> Vec<Arc<str>> {
+        let mut names = self.names.clone();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// The server that a key belongs to, as long as it can be reached.
+    pub(crate) fn home(&self, key: &[u8]) -> Option<&Arc<str>> {
+        let index = self.from(Self::hash(key)).next()?;
+        self.names.get(index)
     }
 
     /// The hash that a key is looked up by.
@@ -88,6 +106,32 @@ impl<L: Lane> RingHash<L> {
             ring,
             seats,
             balance_percent,
+        }
+    }
+
+    pub(crate) const fn ring(&self) -> &Arc<Ring> {
+        &self.ring
+    }
+
+    /// Whether a key is only ever at the first server that can be reached: without a bound on
+    /// how much one of them may have to do.
+    pub(crate) const fn keeps_places(&self) -> bool {
+        self.balance_percent == 0
+    }
+
+    /// One server, whatever the key: no other will do.
+    pub(super) fn server(&self, name: &str) -> Pick<'_, L> {
+        let index = self.ring.names.iter().position(|known| **known == *name);
+        match index.and_then(|index| self.seats.get(index)) {
+            Some(Seat::Ready(lane)) => match lane.room() {
+                Room::Open => Pick::To(lane),
+                Room::Full => Pick::Full(lane),
+                Room::Gone => Pick::Wait { connect: None },
+            },
+            Some(Seat::Idle(id)) => Pick::Wait { connect: Some(*id) },
+            Some(Seat::Connecting) => Pick::Wait { connect: None },
+            Some(Seat::Failing(why)) => Pick::Fail(why),
+            None => Pick::Unknown,
         }
     }
 

@@ -62,6 +62,7 @@ fn word(pick: &Pick<'_, Made>) -> String {
         Pick::Wait { connect: Some(id) } => format!("connect {}", id.0),
         Pick::Full(lane) => format!("full {}", lane.id.0),
         Pick::Fail(why) => format!("fail: {why}"),
+        Pick::Unknown => "unknown".into(),
     }
 }
 
@@ -76,24 +77,28 @@ fn a_lane_is_used_only_while_it_takes_calls() {
         ("gf", "full 1", "full 1", "wait"),
     ] {
         let picker = Picker::RoundRobin(RoundRobin::new(lanes(rooms), 0));
-        assert_eq!(word(&picker.pick(1, None)), robin, "{rooms}");
+        assert_eq!(word(&picker.pick(1, To::Any)), robin, "{rooms}");
         let picker = Picker::LeastRequest(LeastRequest::new(lanes(rooms), 2));
         let mut rng = SmallRng::seed_from_u64(1);
         for _ in 0..20 {
-            assert_eq!(word(&picker.pick(rng.next_u64(), None)), least, "{rooms}");
+            assert_eq!(
+                word(&picker.pick(rng.next_u64(), To::Any)),
+                least,
+                "{rooms}"
+            );
         }
         let picker = Picker::One(lanes(rooms).remove(0));
-        assert_eq!(word(&picker.pick(1, None)), one, "{rooms}");
+        assert_eq!(word(&picker.pick(1, To::Any)), one, "{rooms}");
     }
     let failing = Picker::<Made>::Failing("refused".into());
-    assert_eq!(word(&failing.pick(1, None)), "fail: refused");
-    assert_eq!(word(&Picker::<Made>::Idle.pick(1, None)), "wait");
+    assert_eq!(word(&failing.pick(1, To::Any)), "fail: refused");
+    assert_eq!(word(&Picker::<Made>::Idle.pick(1, To::Any)), "wait");
 }
 
 #[test]
 fn round_robin_gives_each_its_turn() {
     let picker = Picker::RoundRobin(RoundRobin::new(lanes("ooo"), usize::MAX - 1));
-    let picks: Vec<_> = (0..4).map(|_| word(&picker.pick(0, None))).collect();
+    let picks: Vec<_> = (0..4).map(|_| word(&picker.pick(0, To::Any))).collect();
     let mut distinct = picks[..3].to_vec();
     distinct.sort_unstable();
     distinct.dedup();
@@ -101,7 +106,7 @@ fn round_robin_gives_each_its_turn() {
     assert!(distinct.len() >= 2, "{picks:?}");
 
     let picker = Picker::RoundRobin(RoundRobin::new(lanes("ooo"), 5));
-    let picks: Vec<_> = (0..6).map(|_| word(&picker.pick(0, None))).collect();
+    let picks: Vec<_> = (0..6).map(|_| word(&picker.pick(0, To::Any))).collect();
     assert_eq!(picks, ["2", "0", "1", "2", "0", "1"]);
 }
 
@@ -112,7 +117,7 @@ fn least_request_keeps_loads_even_where_one_is_slow() {
     let mut under_way = Vec::new();
     let mut counts = [0u32; 4];
     for turn in 0..4000u32 {
-        let Pick::To(lane) = picker.pick(rng.next_u64(), None) else {
+        let Pick::To(lane) = picker.pick(rng.next_u64(), To::Any) else {
             panic!("all are open");
         };
         lane.load.set(lane.load.get() + 1);
@@ -225,6 +230,19 @@ fn the_first_on_the_ring_that_is_not_failing_decides() {
         }
         let picker = RingHash::new(Arc::clone(&ring), seats, percent);
         assert_eq!(word(&picker.pick(0)), wanted, "{states} {percent}");
+        // A call for one server goes there or nowhere, whatever the others are.
+        for (id, (state, index)) in states.chars().zip(&order).enumerate() {
+            let wanted = match state {
+                'r' => id.to_string(),
+                'f' => format!("full {id}"),
+                'i' => format!("connect {id}"),
+                'x' => format!("fail: {id}"),
+                _ => "wait".into(),
+            };
+            let name = &names(4)[*index];
+            assert_eq!(word(&picker.server(name)), wanted, "{states} {name}");
+        }
+        assert_eq!(word(&picker.server("10.9.9.9:1")), "unknown");
     }
 }
 

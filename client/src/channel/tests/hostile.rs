@@ -92,6 +92,40 @@ async fn a_call_that_is_dropped_is_cancelled_and_its_end_is_told() {
     assert_eq!(caller.counts(), (1, 0, 1));
 }
 
+/// Time is that of the test.
+#[tokio::test(start_paused = true)]
+async fn no_pause_is_longer_than_its_call() {
+    // One that a server asks for, once no hedge is under way.
+    let later = vec![("grpc-retry-pushback-ms", "3600000")];
+    let server = Server::start(Manner::Speaks(9), move |_, _| {
+        Reply::Status(14, later.clone())
+    })
+    .await;
+    let caller = Caller::to(&[&server]);
+    for path in ["/a.H/C", PATH] {
+        let begun = Instant::now();
+        let done = caller.call(How { path, ..USUAL }).await;
+        assert_eq!(answer_of(done).unwrap_err(), "UNAVAILABLE");
+        assert!(begun.elapsed() < USUAL.within, "{path}");
+    }
+    // Those between the attempts of a call that never leaves.
+    let server = Server::start(Manner::GoesAway, |_, _| Reply::Silence).await;
+    let caller = Caller::to(&[&server]);
+    for within in (50..1500).step_by(50).map(Duration::from_millis) {
+        for wait in [Wait::ForReady, Wait::FailFast] {
+            let begun = Instant::now();
+            let how = How {
+                within,
+                wait,
+                ..USUAL
+            };
+            answer_of(caller.call(how).await).unwrap_err();
+            let late = begun.elapsed().saturating_sub(within);
+            assert!(late <= Duration::from_millis(2), "{late:?} late");
+        }
+    }
+}
+
 /// Gives one answer after the other, and counts.
 struct Scripted {
     answers: Mutex<Vec<io::Result<Vec<SocketAddr>>>>,
