@@ -23,6 +23,9 @@ pub(super) struct Times {
     keepalive: Option<Keepalive>,
     /// When something last came, or silence began to mean something.
     heard: Instant,
+    /// A call has begun since. Those that follow it, each after the end of the last, do not
+    /// begin the silence anew: nobody may answer any of them.
+    is_owed: bool,
     /// When a `PING` was sent that nothing has come after.
     asked: Option<Instant>,
 }
@@ -34,6 +37,7 @@ impl Times {
             next_deadline: None,
             keepalive: config.keepalive,
             heard: now,
+            is_owed: false,
             asked: None,
         }
     }
@@ -41,15 +45,17 @@ impl Times {
     /// Something came.
     pub(super) fn heard(&mut self, now: Instant) {
         self.heard = now;
+        self.is_owed = false;
         self.asked = None;
     }
 
     /// A call begins, the first after none was under way if `is_first`.
     #[inline]
     pub(super) fn call_begins(&mut self, now: Instant, is_first: bool) {
-        if is_first && self.asked.is_none() {
+        if is_first && self.asked.is_none() && !self.is_owed {
             self.heard = self.heard.max(now);
         }
+        self.is_owed = true;
     }
 
     /// A call has a deadline. True if it is earlier than any before.
@@ -77,7 +83,9 @@ impl Core {
 
     fn next_keepalive(&self) -> Option<Instant> {
         let keepalive = self.times.keepalive?;
-        if self.phase == Phase::Greeting || (self.calls.open() == 0 && !keepalive.without_calls) {
+        // Calls without a stream wait for the server as well.
+        let is_idle = self.calls.open() + self.waiting_calls == 0;
+        if self.phase == Phase::Greeting || (is_idle && !keepalive.without_calls) {
             return None;
         }
         match self.times.asked {
