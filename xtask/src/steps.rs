@@ -233,7 +233,7 @@ pub(crate) const ALL: &[Step] = &[
     },
     Step {
         name: "fuzz",
-        about: "mutated inputs break no promise of the transport: 8 targets, 30 s each",
+        about: "mutated inputs break no promise of the transport: 10 targets, 60 s each",
         needs: &["build"],
         tools: &[],
         lane: Lane::Free,
@@ -516,7 +516,7 @@ fn build(shell: &Shell) -> anyhow::Result<Done> {
     Ok(Done::Passed)
 }
 
-/// Two targets at a time: two minutes.
+/// Two targets at a time: five minutes.
 fn fuzz(shell: &Shell) -> anyhow::Result<Done> {
     let mut command = shell.command(built(shell, "larder-fuzz")?, ".");
     shell.run(command.args(["--seconds", "60", "--jobs", "2"]))?;
