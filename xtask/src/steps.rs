@@ -328,6 +328,14 @@ pub(crate) const ALL: &[Step] = &[
         run: balancers::end_to_end,
     },
     Step {
+        name: "e2e-balancers-go",
+        about: "the same, from grpc-go",
+        needs: &["build", "setup-python", "setup-go", "e2e-balancers?"],
+        tools: &["curl", "go", "haproxy", "nginx"],
+        lane: Lane::Free,
+        run: balancers::end_to_end_go,
+    },
+    Step {
         name: "e2e-import",
         about: "larder import from a real Redis",
         needs: &["build", "setup-python"],

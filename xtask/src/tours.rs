@@ -288,7 +288,7 @@ pub(crate) fn browser(shell: &Shell) -> anyhow::Result<Done> {
 }
 
 /// Where a client is built: `clients/LANGUAGE` in Cargo's target folder.
-fn build_folder(shell: &Shell, language: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn build_folder(shell: &Shell, language: &str) -> anyhow::Result<PathBuf> {
     let folder = target(shell)?.join("clients").join(language);
     std::fs::create_dir_all(&folder)?;
     Ok(folder)
