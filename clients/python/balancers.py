@@ -27,6 +27,7 @@ from harness import (
     accounts,
     accounts_grpc,
     bearer,
+    cache,
     cache_grpc,
     environment,
 )
@@ -348,3 +349,26 @@ def installed() -> list:
         )
         for kind in KINDS
     ]
+
+
+def wait_for(done, what: str) -> None:
+    """Polls until something has happened."""
+    until = time.monotonic() + PATIENCE_S
+    while not done():
+        assert time.monotonic() < until, what
+        time.sleep(0.05)
+
+
+def hits(node) -> int:
+    """Reads of the account that a server has answered since its start."""
+    with node.direct() as stub:
+        metadata = bearer(secret(0))
+        return stub.GetUsage(
+            cache.GetUsageRequest(), metadata=metadata, timeout=PATIENCE_S
+        ).hit_count
+
+
+def wait_until_asked(node, callers) -> None:
+    """Returns when the balancer sends calls to a server, or one has failed."""
+    before = hits(node)
+    wait_for(lambda: callers.errors or hits(node) > before, "nobody asks the one that is back")

@@ -24,7 +24,7 @@ ROWS = ROOT / ".cache/matrix"
 BEHAVIOURS = ["talk", "quota", "deadline", "dry-run", "dump", "retry", "once", "failover"]
 
 # In the order of the table.
-LANGUAGES = ["python", "go", "java", "node", "cpp", "ruby", "rust", "browser"]
+LANGUAGES = ["python", "go", "java", "node", "cpp", "ruby", "rust", "browser", "csharp", "php"]
 
 # A client that takes longer is ended.
 TOUR_LIMIT_S = 120

@@ -10,6 +10,7 @@ import grpc
 
 from faults import Faults
 from harness import PATIENCE_S, Larder, bearer, cache, talk, talk_grpc
+from json_faults import JsonFaults
 from stubs import ROOT
 
 SERVICE_CONFIG = ROOT / "clients/service-config.json"
@@ -72,6 +73,8 @@ class Scene:
             self.slow = start("--accounts", self.accounts.url)
             self.faults = Faults(self.server.address)
             stack.callback(self.faults.stop)
+            self.json_faults = JsonFaults(self.server.address, self.faults)
+            stack.callback(self.json_faults.stop)
             self.pair = [start(), start()]
             self._fill()
             self._stack = stack.pop_all()
@@ -100,6 +103,7 @@ class Scene:
             "TOUR_ENTRIES": str(ENTRIES),
             "TOUR_SLOW_SERVER": self.slow.address,
             "TOUR_FAULTY_SERVER": self.faults.address,
+            "TOUR_FAULTY_JSON_SERVER": self.json_faults.address,
             "TOUR_PAIR": ",".join(larder.address for larder in self.pair),
             "TOUR_SERVICE_CONFIG": str(self._service_config),
         }

@@ -4,7 +4,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import time
 
 import grpc
 import h2.config
@@ -12,7 +11,7 @@ import h2.connection
 import pytest
 from google.rpc import error_details_pb2
 
-from balancers import TOKENS, Callers, Pair, installed, secret
+from balancers import TOKENS, Callers, Pair, installed, secret, wait_for, wait_until_asked
 from harness import PATIENCE_S, bearer, cache, cache_grpc, detail, entry, refused
 from raw import GRPC, Exchange
 
@@ -32,14 +31,6 @@ def stub(pair):
     """A client of the balancer that tries everything once."""
     with pair.channel() as channel:
         yield cache_grpc.CacheServiceStub(channel)
-
-
-def wait_for(done, what: str) -> None:
-    """Polls until something has happened."""
-    until = time.monotonic() + PATIENCE_S
-    while not done():
-        assert time.monotonic() < until, what
-        time.sleep(0.05)
 
 
 def keys_of(node, number: int | None) -> int:
@@ -190,21 +181,6 @@ def ask(stub, number: int) -> None:
     key = b"key-%d" % number
     stub.Set(cache.SetRequest(key=key, value=b"v"), metadata=metadata, timeout=PATIENCE_S)
     stub.Get(cache.GetRequest(key=key), metadata=metadata, timeout=PATIENCE_S)
-
-
-def hits(node) -> int:
-    """Reads of the account that a server has answered since its start."""
-    with node.direct() as stub:
-        metadata = bearer(secret(0))
-        return stub.GetUsage(
-            cache.GetUsageRequest(), metadata=metadata, timeout=PATIENCE_S
-        ).hit_count
-
-
-def wait_until_asked(node, callers: Callers) -> None:
-    """Returns when the balancer sends calls to a server, or one has failed."""
-    before = hits(node)
-    wait_for(lambda: callers.errors or hits(node) > before, "nobody asks the one that is back")
 
 
 def test_no_idempotent_call_fails_when_a_server_dies(pair):

@@ -15,6 +15,8 @@
 //! | `grpc_heads` | heads of requests: what is malformed, `grpc-timeout`, metadata |
 //! | `connection_bytes` | a connection that gets any bytes, in any pieces, at any time |
 //! | `connection_calls` | a connection whose client keeps to the protocol, most of the time |
+//! | `client_bytes` | the client's role: a connection whose server sends any bytes |
+//! | `client_answers` | the client's role: a server that keeps to the protocol, most of the time |
 
 pub mod features;
 pub mod harness;
@@ -89,6 +91,18 @@ pub const TARGETS: &[Target] = &[
         name: "connection_calls",
         run: targets::connection_calls::run,
         corpus: "connection_calls",
+        max_bytes: 4096,
+    },
+    Target {
+        name: "client_bytes",
+        run: targets::client_bytes::run,
+        corpus: "client_bytes",
+        max_bytes: 16_384,
+    },
+    Target {
+        name: "client_answers",
+        run: targets::client_answers::run,
+        corpus: "client_answers",
         max_bytes: 4096,
     },
 ];

@@ -73,7 +73,8 @@ pub(crate) fn python_lint(shell: &Shell) -> anyhow::Result<Done> {
 
 /// All but those that have a step of their own.
 pub(crate) fn e2e_python(shell: &Shell) -> anyhow::Result<Done> {
-    let others = [balancers::TESTS, IMPORT_TESTS, PHP_TESTS];
+    let [balanced, balanced_go] = balancers::TESTS;
+    let others = [balanced, balanced_go, IMPORT_TESTS, PHP_TESTS];
     pytest(shell, others.map(|tests| format!("--ignore={tests}")))
 }
 

@@ -233,7 +233,7 @@ pub(crate) const ALL: &[Step] = &[
     },
     Step {
         name: "fuzz",
-        about: "mutated inputs break no promise of the transport: 8 targets, 30 s each",
+        about: "mutated inputs break no promise of the transport: 10 targets, 60 s each",
         needs: &["build"],
         tools: &[],
         lane: Lane::Free,
@@ -326,6 +326,14 @@ pub(crate) const ALL: &[Step] = &[
         tools: &["curl", "haproxy", "nginx"],
         lane: Lane::Free,
         run: balancers::end_to_end,
+    },
+    Step {
+        name: "e2e-balancers-go",
+        about: "the same, from grpc-go",
+        needs: &["build", "setup-python", "setup-go", "e2e-balancers?"],
+        tools: &["curl", "go", "haproxy", "nginx"],
+        lane: Lane::Free,
+        run: balancers::end_to_end_go,
     },
     Step {
         name: "e2e-import",
@@ -424,8 +432,24 @@ pub(crate) const ALL: &[Step] = &[
         run: tours::browser,
     },
     Step {
+        name: "tour-csharp",
+        about: "the same, from C# on Mono, with JSON over HTTP",
+        needs: &["build", "setup-python"],
+        tools: &["mcs", "mono"],
+        lane: Lane::Free,
+        run: tours::csharp,
+    },
+    Step {
+        name: "tour-php",
+        about: "the same, from PHP, with JSON over HTTP",
+        needs: &["build", "setup-python"],
+        tools: &["php"],
+        lane: Lane::Free,
+        run: tours::php,
+    },
+    Step {
         name: "clients-matrix",
-        about: "the table: what each language's stock gRPC can do",
+        about: "the table: what each language's stock client can do",
         needs: &[
             "setup-python",
             "tour-python?",
@@ -436,6 +460,8 @@ pub(crate) const ALL: &[Step] = &[
             "tour-ruby?",
             "tour-rust?",
             "tour-browser?",
+            "tour-csharp?",
+            "tour-php?",
         ],
         tools: &[],
         lane: Lane::Free,
@@ -516,7 +542,7 @@ fn build(shell: &Shell) -> anyhow::Result<Done> {
     Ok(Done::Passed)
 }
 
-/// Two targets at a time: two minutes.
+/// Two targets at a time: five minutes.
 fn fuzz(shell: &Shell) -> anyhow::Result<Done> {
     let mut command = shell.command(built(shell, "larder-fuzz")?, ".");
     shell.run(command.args(["--seconds", "60", "--jobs", "2"]))?;

@@ -12,17 +12,35 @@ use crate::runner::{Done, Shell, is_on_path};
 use crate::steps::{buf, built, cargo, npm_packages, target};
 
 /// What the tours use, and how to see whether Debian's package is there.
-const DEBIAN: [(Sign, &str); 8] = [
+const DEBIAN: [(Sign, &str); 12] = [
     (Sign::Program("chromium"), "chromium"),
     (Sign::Program("grpc_cpp_plugin"), "protobuf-compiler-grpc"),
     (Sign::Program("javac"), "default-jdk-headless"),
+    (Sign::Program("mcs"), "mono-mcs"),
+    (Sign::Program("mono"), "mono-runtime"),
     (Sign::Program("mvn"), "maven"),
     (Sign::Program("pkg-config"), "pkg-config"),
     (Sign::Program("protoc"), "protobuf-compiler"),
     (CPP_LIBRARY, "libgrpc++-dev"),
+    (CSHARP_HTTP, "libmono-system-net-http4.0-cil"),
+    (CSHARP_JSON, "libmono-system-runtime-serialization4.0-cil"),
     (RUBY_LIBRARY, "ruby-grpc"),
 ];
 
+const CSHARP_HTTP: Sign = Sign::Succeeds(
+    "sh",
+    &[
+        "-c",
+        "gacutil -l System.Net.Http | grep -q ^System.Net.Http,",
+    ],
+);
+const CSHARP_JSON: Sign = Sign::Succeeds(
+    "sh",
+    &[
+        "-c",
+        "gacutil -l System.Runtime.Serialization | grep -q ^System.Runtime.Serialization,",
+    ],
+);
 const CPP_LIBRARY: Sign = Sign::Succeeds("pkg-config", &["--exists", "grpc++", "protobuf"]);
 const RUBY_LIBRARY: Sign = Sign::Succeeds("ruby", &["-e", "require 'grpc'"]);
 
@@ -181,6 +199,45 @@ pub(crate) fn ruby(shell: &Shell) -> anyhow::Result<Done> {
     row(shell, "ruby", &[], command.into())
 }
 
+/// Mono's compiler and runtime: Debian has no .NET. The client is JSON over HTTP/1.1, as Mono has
+/// no HTTP/2.
+pub(crate) fn csharp(shell: &Shell) -> anyhow::Result<Done> {
+    for (library, name) in [
+        (CSHARP_HTTP, "System.Net.Http of Mono"),
+        (CSHARP_JSON, "System.Runtime.Serialization of Mono"),
+    ] {
+        if !library.is_there(shell) {
+            return missing(shell, name);
+        }
+    }
+    let program = build_folder(shell, "csharp")?.join("tour.exe");
+    let mut out = OsString::from("-out:");
+    out.push(&program);
+    let mut compile = shell.command("mcs", "clients/csharp");
+    shell.run(
+        compile
+            .args(["-langversion:7", "-warn:4", "-warnaserror"])
+            .args([
+                "-r:System.Net.Http.dll",
+                "-r:System.Runtime.Serialization.dll",
+            ])
+            .arg(out)
+            .args([
+                "Messages.cs",
+                "ServiceConfig.cs",
+                "LarderClient.cs",
+                "Tour.cs",
+            ]),
+    )?;
+    row(shell, "csharp", &[], vec!["mono".into(), program.into()])
+}
+
+/// JSON over HTTP/1.1: gRPC for PHP is not in Debian.
+pub(crate) fn php(shell: &Shell) -> anyhow::Result<Done> {
+    let tour = shell.root.join("clients/php/tour.php");
+    row(shell, "php", &[], vec!["php".into(), tour.into()])
+}
+
 /// Chromium opens a page that esbuild made of the TypeScript; larder allows the
 /// page's origin, and nothing is between.
 pub(crate) fn browser(shell: &Shell) -> anyhow::Result<Done> {
@@ -231,7 +288,7 @@ pub(crate) fn browser(shell: &Shell) -> anyhow::Result<Done> {
 }
 
 /// Where a client is built: `clients/LANGUAGE` in Cargo's target folder.
-fn build_folder(shell: &Shell, language: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn build_folder(shell: &Shell, language: &str) -> anyhow::Result<PathBuf> {
     let folder = target(shell)?.join("clients").join(language);
     std::fs::create_dir_all(&folder)?;
     Ok(folder)

@@ -1,5 +1,7 @@
 //! The targets, a file each.
 
+pub(crate) mod client_answers;
+pub(crate) mod client_bytes;
 pub(crate) mod connection_bytes;
 pub(crate) mod connection_calls;
 pub(crate) mod frames;

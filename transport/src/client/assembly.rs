@@ -78,6 +78,12 @@ impl Assembly {
         self.seen > 0
     }
 
+    /// Bytes of memory that it holds.
+    #[cfg(feature = "fuzzing")]
+    pub(super) const fn held_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     pub(super) fn clear(&mut self) {
         self.seen = 0;
         self.left = 0;

@@ -80,6 +80,13 @@ impl Blocks {
         &self.fields
     }
 
+    /// Bytes of memory that it holds.
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn held_bytes(&self) -> usize {
+        let known = self.known.iter().map(|known| known.block.capacity());
+        self.decoder.held_bytes() + self.fields.held_bytes() + known.sum::<usize>()
+    }
+
     fn decode(&mut self, block: &[u8]) -> Result<Block<'_>, HpackError> {
         let decoded = self
             .decoder

@@ -150,7 +150,7 @@ impl Calls {
     }
 
     /// Calls that somebody holds.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn held(&self) -> usize {
         self.slots.len() - self.free.len()
     }

@@ -174,6 +174,9 @@ impl Core {
             None => Shape::Stream,
         };
         let receive = ReceiveWindow::new(self.config.stream_window_bytes);
+        let is_first = self.calls.open() + self.waiting_calls == 0;
+        self.times.call_begins(now, is_first);
+        self.calls_driver |= is_first;
         let key = self.calls.begin(shape, deadline, receive);
         if let Some(deadline) = deadline
             && self.times.keep_deadline(deadline)
@@ -237,7 +240,6 @@ impl Core {
     fn open(&mut self, key: Key, head: &RequestHead, now: Instant) {
         let stream = self.next_stream;
         self.next_stream += 2;
-        self.times.call_begins(now, self.calls.open() == 0);
         self.calls
             .open_stream(key, stream, self.peer.initial_window_bytes);
         self.activity.streams_started += 1;

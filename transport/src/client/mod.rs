@@ -48,6 +48,8 @@ mod driver;
 mod encoder;
 mod failed;
 mod head;
+#[cfg(feature = "fuzzing")]
+mod inspect;
 mod receive;
 mod send;
 mod shared;
@@ -71,6 +73,8 @@ use self::core::{Core, Gauge, Phase};
 use self::driver::Driver;
 pub use self::failed::{Closed, Failed, NotSent};
 pub use self::head::{BadField, RequestHead, Scheme};
+#[cfg(feature = "fuzzing")]
+pub use self::inspect::Inspection;
 use self::shared::Shared;
 pub use self::stream::{Receiving, SendClosed, Sending};
 pub use self::unary::Unary;

@@ -35,6 +35,14 @@ pub(super) struct PartialBlock {
     continuations: u32,
 }
 
+impl PartialBlock {
+    /// Bytes of memory that it holds.
+    #[cfg(feature = "fuzzing")]
+    pub(super) const fn held_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+}
+
 impl Core {
     /// Reads whole frames. Returns how many bytes they were: the rest must come
     /// again, with more after it.

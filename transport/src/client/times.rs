@@ -90,7 +90,9 @@ impl Core {
             // Also when the calls it was asked for are over: the next would be sent in vain.
             return asked.checked_add(keepalive.timeout);
         }
-        if self.calls.open() == 0 && !keepalive.without_calls {
+        // Calls without a stream wait for the server as well.
+        let is_idle = self.calls.open() + self.waiting_calls == 0;
+        if is_idle && !keepalive.without_calls {
             return None;
         }
         let since = match keepalive.without_calls {

@@ -81,3 +81,48 @@ async fn silence_under_a_call_is_found_out() {
     assert_eq!(now() - start, Duration::from_secs(70));
     assert_eq!(connection.activity().keepalives_sent, 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_found_out_while_calls_wait_for_a_stream() {
+    let settings = [(SettingId::MAX_CONCURRENT_STREAMS, 0)];
+    let (connection, mut peer, _driven) = greeted(Config::default(), &settings).await;
+    let start = now();
+    let call = ask(&connection, b"");
+    let ping = peer.frame().await;
+    assert_eq!((ping.kind, ping.flags), (Kind::PING, 0));
+    assert_eq!(now() - start, Duration::from_secs(30));
+    let silent = Closed::Silent("answer to a sign of life that was asked for");
+    let expected = Failed::NotSent(NotSent::Closed(silent));
+    assert_eq!(call.await, Err(expected));
+    assert_eq!(now() - start, Duration::from_secs(40));
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_found_out_under_calls_that_are_given_up_one_after_the_other() {
+    let (connection, mut peer, _driven) = greeted(Config::default(), &[]).await;
+    let start = now();
+    loop {
+        let call = connection.unary(&head(), |_| {}, within(Duration::from_secs(1)));
+        match call.await {
+            Err(Failed::Deadline { sent: true }) => {}
+            other => {
+                assert!(
+                    matches!(other, Err(Failed::Lost(Closed::Silent(_)))),
+                    "{other:?}"
+                );
+                break;
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(4)).await;
+    }
+    assert!(
+        now() - start <= Duration::from_secs(45),
+        "{:?}",
+        now() - start
+    );
+    let mut pings = 0;
+    while let Some(came) = peer.next().await {
+        pings += usize::from(came.kind == Kind::PING);
+    }
+    assert_eq!(pings, 1);
+}
