@@ -8,6 +8,8 @@ mod failover;
 mod once;
 #[path = "cli/server.rs"]
 mod server;
+#[path = "cli/token.rs"]
+mod token;
 
 use std::io::Write as _;
 use std::net::TcpListener;
