@@ -143,7 +143,7 @@ struct CommonArgs {
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
 
-    /// Most lines a second of the access log for calls that went well; errors are always written
+    /// Most lines a second of the access log for calls that went well; errors have 10 of each reason
     /// [default: 100]
     #[arg(long, value_name = "N")]
     log_calls_per_second: Option<u64>,

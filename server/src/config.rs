@@ -243,8 +243,8 @@ pub struct Settings {
     pub log_format: Option<LogFormat>,
     /// Filter of the log, in the syntax of `tracing`; default `info`.
     pub log_filter: Option<String>,
-    /// Most lines a second for calls that went well; default 100. Errors are
-    /// always written.
+    /// Most lines a second for calls that went well; default 100. Errors have
+    /// 10 of each reason.
     pub log_calls_per_second: Option<u64>,
     /// How long calls in flight may take to end at shutdown, seconds; default
     /// 10.

@@ -34,7 +34,6 @@ use crate::layers::finish::{begin, finish};
 use crate::layers::shed::Stage;
 use crate::layers::tap::{self, no_time, no_time_prepared};
 use crate::methods::{Method, Typed};
-use crate::refusals::Cause;
 use crate::rpc::cache_v1::CacheV1;
 use crate::rpc::reply::ReplyTo;
 use crate::rpc::status::{grpc_status, not_decoded};
@@ -429,7 +428,7 @@ impl<S: Store> Handler for TypedLane<S> {
         if self.shed > 0 {
             let shed = std::mem::take(&mut self.shed);
             let refusals = &self.lane.connection.core.refusals;
-            refusals.count_unseen(Cause::Overloaded, shed);
+            refusals.count_shed(shed);
         }
     }
 }
@@ -594,7 +593,7 @@ impl<S: Store> TypedLane<S> {
     ) -> Outcome<Work<S>> {
         let routed = request.method;
         let connection = &self.lane.connection;
-        let has_line = connection.core.refusals.lines_are_left(request.now);
+        let has_line = connection.core.refusals.shed_has_line(request.now);
         if routed.head.is_plain() && !has_line {
             self.shed += 1;
             return Outcome::Refused(no_time_prepared());
