@@ -26,6 +26,8 @@ const RUNNING: &str = "running";
 const KEPT: usize = 2;
 /// Damaged ones that are kept, beside those that were put aside since the start.
 const KEPT_DAMAGED: usize = 4;
+/// Names that are tried for a snapshot to be put aside under.
+const MOST_TRIED: usize = 1000;
 
 /// What became of a snapshot's file, by its extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,11 +175,22 @@ impl Directory {
     }
 
     /// Puts a snapshot aside that is of no use here: it counts no more, and can be looked
-    /// at.
+    /// at. If one of its number lies there already, it gets the next number that is free:
+    /// numbers of whole ones come again when somebody copies them back.
     pub(super) fn put_aside(&self, number: u64, state: State) -> io::Result<PathBuf> {
-        let aside = self.file(number, state);
+        let is_free = |number: &u64| {
+            let there = self.file(*number, state).symlink_metadata();
+            there.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        };
+        // Nobody else makes files here.
+        let free = (number..=u64::MAX).take(MOST_TRIED).find(is_free);
+        let free = free.ok_or_else(|| {
+            let why = "too many with its number, or one above it, were put aside before";
+            io::Error::new(io::ErrorKind::AlreadyExists, why)
+        })?;
+        let aside = self.file(free, state);
         std::fs::rename(self.file(number, State::Whole), &aside)?;
-        self.aside.lock().push(number);
+        self.aside.lock().push(free);
         self.sync()?;
         Ok(aside)
     }
