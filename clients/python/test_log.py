@@ -1,23 +1,38 @@
 """The access log must never hold up a call, whatever becomes of its reader."""
 
+import contextlib
 import json
 import subprocess
 import time
+from pathlib import Path
 
 import grpc
 import pytest
 
-from harness import LARDER, PATIENCE_S, bearer, cache, environment, talk, talk_grpc
+from harness import (
+    LARDER,
+    PATIENCE_S,
+    accounts,
+    accounts_grpc,
+    bearer,
+    cache,
+    environment,
+    talk,
+    talk_grpc,
+)
 from observed import parse, scrape
 
 # More lines than a pipe holds (64 KiB), at about 200 bytes each.
 CALLS = 2000
 
+READERS = ["never reads", "has gone"]
 
-@pytest.mark.parametrize("reader", ["never reads", "has gone"])
-def test_calls_go_on_when_the_log_is_not_read(tmp_path, reader):
+
+@contextlib.contextmanager
+def unread_server(data_dir: Path, reader: str):
+    """A server whose stderr is a pipe that nobody reads; it has to end well. Its channel."""
     server = subprocess.Popen(
-        [LARDER, "serve", "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path)],
+        [LARDER, "serve", "--listen", "127.0.0.1:0", "--data-dir", str(data_dir)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -28,14 +43,32 @@ def test_calls_go_on_when_the_log_is_not_read(tmp_path, reader):
         if reader == "has gone":
             server.stderr.close()
         with grpc.insecure_channel(address) as channel:
-            cache = talk_grpc.CacheStub(channel)
-            for number in range(CALLS):
-                cache.Store(talk.StoreReq(key=f"k{number}", val=b"v"), timeout=PATIENCE_S)
+            yield channel
         server.terminate()
         assert server.wait(PATIENCE_S) == 0
     finally:
         server.kill()
         server.wait(PATIENCE_S)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_calls_go_on_when_the_log_is_not_read(tmp_path, reader):
+    with unread_server(tmp_path, reader) as channel:
+        stub = talk_grpc.CacheStub(channel)
+        for number in range(CALLS):
+            stub.Store(talk.StoreReq(key=f"k{number}", val=b"v"), timeout=PATIENCE_S)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_calls_go_on_when_the_audit_log_is_not_read(tmp_path, reader):
+    with unread_server(tmp_path, reader) as channel:
+        stub = accounts_grpc.AccountServiceStub(channel)
+        token = bearer((tmp_path / "admin-token").read_text().strip())
+        # Lines of an administrator have no bound; a dry run needs no disk.
+        for number in range(CALLS):
+            name = f"a-name-that-makes-the-line-long-{number}"
+            request = accounts.CreateAccountRequest(account_id=name, validate_only=True)
+            stub.CreateAccount(request, metadata=token, timeout=PATIENCE_S)
 
 
 @pytest.mark.parametrize(
