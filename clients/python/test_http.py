@@ -88,6 +88,21 @@ def test_json_has_the_names_and_forms_of_proto3(server):
     assert answer["applied"]["entry"]["expireTime"].endswith("Z")
 
 
+@pytest.mark.parametrize("send", [http1, http2])
+@pytest.mark.parametrize("size", [15 << 10, 17 << 10, 60 << 10])
+def test_metadata_has_one_limit_in_all_versions_of_http(server, send, size):
+    # In fields of 8 KiB, as proxies make them.
+    whole, rest = divmod(size, 8 << 10)
+    fields = [(f"x-{n}", "v" * (8 << 10)) for n in range(whole)] + [("x-rest", "v" * rest)]
+    headers = [("content-type", JSON), *fields]
+    reply = send(server.address, "POST", GET, headers, json.dumps({"key": KEY}).encode())
+    if size < 16 << 10:
+        assert (reply.http, reply.outcome()) == (200, ("OK", ""))
+    else:
+        assert reply.http == 431
+        assert reply.outcome() == ("RESOURCE_EXHAUSTED", "METADATA_TOO_LARGE")
+
+
 def test_reads_can_be_gets(server):
     message = base64.urlsafe_b64encode(cache.GetRequest(key=b"gopher").SerializeToString())
     query = f"?connect=v1&encoding=proto&base64=1&message={message.decode()}"

@@ -28,6 +28,7 @@ use crate::call::{Call, Moment, Outcome as CallOutcome};
 use crate::clock;
 use crate::config::Role;
 use crate::connection::{Connection, Identity, same_secret};
+use crate::edge::metadata_too_large;
 use crate::failure::Failure;
 use crate::layers::admit::{CallHead, Fields, authorize, authorize_known, is_known};
 use crate::layers::finish::{begin, finish};
@@ -315,10 +316,7 @@ impl<S: Store> Handler for TypedLane<S> {
                 let description = format!("holds {why}");
                 Failure::field(Reason::MetadataInvalid, "metadata", description)
             }
-            HeadFault::TooLarge { max } => {
-                let message = format!("the metadata has more bytes than the limit of {max}");
-                Failure::new(Reason::MetadataTooLarge, message)
-            }
+            HeadFault::TooLarge { max } => metadata_too_large(max),
         };
         let connection = Arc::clone(&self.lane.connection);
         let call = Call::new(&Method::UNKNOWN, connection, clock::instant(), None);
