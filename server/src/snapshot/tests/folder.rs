@@ -166,6 +166,22 @@ fn what_was_put_aside_stays_as_long_as_it_was_said() {
 }
 
 #[test]
+fn a_folder_that_cannot_be_used_is_named() {
+    let home = Home::new();
+    let folder = home.folder.path().join("snapshots");
+    let snapshots = home.open(true);
+    std::fs::create_dir(folder.join("running")).expect("there is room");
+    let error = snapshots.directory.mark_running().expect_err("no file");
+    assert!(error.to_string().contains("snapshots/running: "), "{error}");
+    std::fs::remove_dir_all(&folder).expect("it is there");
+    let error = snapshots.directory.whole().expect_err("no folder");
+    assert!(error.to_string().contains("snapshots: "), "{error}");
+    std::fs::write(&folder, "").expect("there is room");
+    let error = Directory::open(home.folder.path()).expect_err("a file");
+    assert!(error.to_string().contains("snapshots: "), "{error}");
+}
+
+#[test]
 fn what_was_put_aside_before_is_not_written_over() {
     let home = Home::new();
     drop(home.open(true));
