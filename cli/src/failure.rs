@@ -128,11 +128,14 @@ impl Failure {
         };
         if error.is_connect() {
             let message = error.message();
-            return Some(if message.contains("TLS") {
-                "give its authority with --ca FILE".into()
+            return if message.contains("https://") || message.contains("http://") {
+                // It says already what may be meant.
+                None
+            } else if message.contains("TLS") {
+                Some("give its authority with --ca FILE".into())
             } else {
-                format!("is `larder serve` running at {server}?")
-            });
+                Some(format!("is `larder serve` running at {server}?"))
+            };
         }
         if error.is_configuration() && error.message().contains("clear text") {
             return Some("or with --insecure".into());
