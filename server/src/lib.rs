@@ -38,7 +38,7 @@ pub use config::{
     ClientCertificates, Config, ConfigError, DeadlineSettings, Deadlines, Layers, Listen,
     LogFormat, NeedsRestart, RemoteAccounts, RequestIdSettings, Role, Settings, SnapshotConfig,
     SnapshotSettings, Source, TelemetryConfig, TelemetrySettings, TlsFiles, TlsSettings,
-    TraceConfig, TransportSettings,
+    TraceConfig, TransportSettings, unknown_variables,
 };
 /// What became of the administrator's token at start-up.
 pub use larder_accounts::{AdminToken, AdminTokenState};
