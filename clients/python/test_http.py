@@ -88,6 +88,15 @@ def test_json_has_the_names_and_forms_of_proto3(server):
     assert answer["applied"]["entry"]["expireTime"].endswith("Z")
 
 
+def test_fields_of_json_that_nobody_knows_are_ignored_as_on_the_wire(server):
+    headers = [("content-type", JSON)]
+    body = json.dumps({"key": KEY, "kye": KEY, "later": {"version": [1]}}).encode()
+    assert "hit" in json.loads(http1(server.address, "POST", GET, headers, body).body)
+    # What must be there is missed.
+    reply = http1(server.address, "POST", GET, headers, json.dumps({"kye": KEY}).encode())
+    assert (reply.http, reply.outcome()) == (400, ("INVALID_ARGUMENT", "KEY_EMPTY"))
+
+
 @pytest.mark.parametrize("send", [http1, http2])
 @pytest.mark.parametrize("size", [15 << 10, 17 << 10, 60 << 10])
 def test_metadata_has_one_limit_in_all_versions_of_http(server, send, size):
