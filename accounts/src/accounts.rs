@@ -38,11 +38,14 @@ pub struct Accounts {
     state: RwLock<State>,
     /// Mutations queue here.
     database: Mutex<Database>,
-    /// Those of the process before, until somebody takes them.
+    /// Those of the processes before, and of commits that failed and are on the disk
+    /// all the same, until somebody takes them.
     receipts: Mutex<Vec<Receipt>>,
     generation: AtomicU64,
     failed_writes: AtomicU64,
     is_failing: AtomicBool,
+    /// What is in memory may not be what is on disk.
+    is_doubtful: AtomicBool,
     pub(crate) entropy: Entropy,
     admin_token: AdminToken,
     /// Dropped last: the directory is free once the database is closed.
@@ -91,6 +94,7 @@ impl Accounts {
             generation: AtomicU64::new(0),
             failed_writes: AtomicU64::new(0),
             is_failing: AtomicBool::new(false),
+            is_doubtful: AtomicBool::new(false),
             entropy,
             admin_token: AdminToken {
                 path: bootstrap::path(dir),
@@ -143,8 +147,24 @@ impl Accounts {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// The receipts that the processes before have left, oldest first: once, then
-    /// none. Some may be over.
+    /// True after a change that failed and may have reached the disk all the same, until
+    /// the next one, or [`settle`](Self::settle), reads what is there. One atomic load.
+    pub fn is_doubtful(&self) -> bool {
+        self.is_doubtful.load(Ordering::Acquire)
+    }
+
+    /// Reads what is on the disk if that is in doubt; [`take_receipts`](Self::take_receipts)
+    /// then has the receipt of the change that is there. Waits for the disk, and for
+    /// changes in progress.
+    ///
+    /// # Errors
+    /// The database cannot be read. It stays in doubt.
+    pub fn settle(&self) -> Result<(), DatabaseError> {
+        self.begin(Mode::Apply).map(drop)
+    }
+
+    /// The receipts that the processes before have left, oldest first, and those of
+    /// changes that seemed to fail and are there: once, then none. Some may be over.
     pub fn take_receipts(&self) -> Vec<Receipt> {
         std::mem::take(&mut *self.receipts.lock())
     }
@@ -175,10 +195,12 @@ impl Accounts {
         if mode == Mode::Apply && database.needs_reload() {
             // That it can be read again does not say that it can be written.
             let found = database.reload().inspect_err(|_| self.failed())?;
+            self.receipts.lock().extend(found.receipts);
             let mut state = self.state.write();
-            let old = std::mem::replace(&mut *state, found);
+            let old = std::mem::replace(&mut *state, found.state);
             self.generation.fetch_add(1, Ordering::Release);
             drop(state);
+            self.is_doubtful.store(false, Ordering::Release);
             // Outside the lock: it may be large.
             drop(old);
         }
@@ -193,7 +215,10 @@ impl Accounts {
         receipt: Option<Receipt>,
     ) -> Result<(), DatabaseError> {
         let committed = database.commit(&mut changes, receipt);
-        committed.inspect_err(|_| self.failed())?;
+        committed.inspect_err(|_| {
+            self.is_doubtful.store(true, Ordering::Release);
+            self.failed();
+        })?;
         self.is_failing.store(false, Ordering::Relaxed);
         let mut state = self.state.write();
         for change in changes {
@@ -222,4 +247,78 @@ fn first_changes(entropy: &dyn Fn(&mut [u8])) -> Vec<Change> {
     let uid = random::uid(entropy);
     let account = Account::new(default_account(), uid, 1, AccountSettings::default());
     vec![Change::PutAccount(account.into())]
+}
+
+#[cfg(test)]
+mod tests {
+    use larder_model::{AccountName, AccountUid};
+
+    use super::*;
+    use crate::account::AccountSettings;
+
+    fn open(dir: &Path) -> Accounts {
+        let entropy = Box::new(|bytes: &mut [u8]| bytes.fill(7));
+        Accounts::open(dir, UnixMillis::new(1), entropy).expect("the directory is good")
+    }
+
+    fn receipt(id: &str) -> Receipt {
+        Receipt {
+            id: id.to_owned(),
+            fingerprint: [7; 16],
+            made_at: UnixMillis::new(1),
+            until: UnixMillis::new(9),
+            answer: id.into(),
+        }
+    }
+
+    /// Makes an account in a commit that does or does not reach the disk, and that is
+    /// reported as failed either way.
+    fn fail(accounts: &Accounts, name: &AccountName, id: &str, reaches_disk: bool) {
+        let account = Account::new(
+            name.clone(),
+            AccountUid::new("uid"),
+            1,
+            AccountSettings::default(),
+        );
+        let mut changes = vec![Change::PutAccount(account.into())];
+        let mut database = accounts.begin(Mode::Apply).expect("it can be read");
+        if reaches_disk {
+            let reached = database.commit(&mut changes, Some(receipt(id)));
+            reached.expect("the disk has room");
+        }
+        database.doubt(Some(id.to_owned()));
+        accounts
+            .commit(database, changes, None)
+            .expect_err("it is in doubt");
+    }
+
+    #[test]
+    fn a_change_that_seemed_to_fail_and_reached_the_disk_is_told_with_its_receipt() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let accounts = open(dir.path());
+        let name = AccountName::parse("shop").expect("a name");
+        fail(&accounts, &name, "first", false);
+        assert!(accounts.is_doubtful());
+        accounts.settle().expect("it can be read");
+        assert!(!accounts.is_doubtful());
+        assert_eq!(accounts.take_receipts(), []);
+        assert_eq!(accounts.account(&name), None);
+
+        fail(&accounts, &name, "second", true);
+        assert_eq!(accounts.account(&name), None, "nobody knows yet");
+        // Any change finds out, also one that comes to nothing.
+        let again = accounts.create_account(name.clone(), AccountSettings::default(), Mode::Apply);
+        again.expect_err("it is there");
+        assert!(accounts.account(&name).is_some() && !accounts.is_doubtful());
+        assert_eq!(accounts.take_receipts(), [receipt("second")]);
+
+        // Those before it are known already.
+        let other = AccountName::parse("other").expect("a name");
+        fail(&accounts, &other, "third", true);
+        accounts.settle().expect("it can be read");
+        assert_eq!(accounts.take_receipts(), [receipt("third")]);
+        drop(accounts);
+        let ids: Vec<_> = open(dir.path()).take_receipts();
+        assert_eq!(ids, [receipt("second"), receipt("third")]);
+    }
 }

@@ -41,6 +41,8 @@ pub(crate) struct Database {
     redb: Option<redb::Database>,
     path: PathBuf,
     receipts: Receipts,
+    /// The id of the receipt of a failed commit: it may have reached the disk.
+    doubtful: Option<String>,
 }
 
 /// What was in the file.
@@ -66,6 +68,7 @@ impl Database {
             redb: Some(redb),
             path,
             receipts: Receipts::of(&found.receipts),
+            doubtful: None,
         };
         Ok((database, found))
     }
@@ -76,17 +79,25 @@ impl Database {
         changes: &mut Vec<Change>,
         receipt: Option<Receipt>,
     ) -> Result<(), DatabaseError> {
-        if let Some(receipt) = receipt.filter(|it| it.answer.len() <= MAX_RECEIPT_BYTES) {
-            changes.extend(self.receipts.add(receipt));
-        }
         let Some(redb) = &self.redb else {
             return Err(DatabaseError::new("an earlier write failed"));
         };
+        let mut id = None;
+        if let Some(receipt) = receipt.filter(|it| it.answer.len() <= MAX_RECEIPT_BYTES) {
+            id = Some(receipt.id.clone());
+            changes.extend(self.receipts.add(receipt));
+        }
         let written = write(redb, changes);
         if written.is_err() {
-            self.redb = None;
+            self.doubt(id);
         }
         written
+    }
+
+    /// Trusts nothing but what is on the disk.
+    pub(crate) fn doubt(&mut self, receipt: Option<String>) {
+        self.redb = None;
+        self.doubtful = receipt;
     }
 
     /// True after a failed commit: what is on disk is then not known.
@@ -94,12 +105,17 @@ impl Database {
         self.redb.is_none()
     }
 
-    /// Opens the file again after a failed commit, and reads what is there.
-    pub(crate) fn reload(&mut self) -> Result<State, DatabaseError> {
-        let (redb, found) = open_and_load(&self.path).map_err(DatabaseError::new)?;
+    /// Opens the file again after a failed commit, and reads what is there. Of the
+    /// receipts only that of this commit is told, if it is there: the others are known.
+    pub(crate) fn reload(&mut self) -> Result<Found, DatabaseError> {
+        let (redb, mut found) = open_and_load(&self.path).map_err(DatabaseError::new)?;
         self.redb = Some(redb);
         self.receipts = Receipts::of(&found.receipts);
-        Ok(found.state)
+        let doubtful = self.doubtful.take();
+        found
+            .receipts
+            .retain(|it| Some(&it.id) == doubtful.as_ref());
+        Ok(found)
     }
 }
 

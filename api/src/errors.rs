@@ -351,6 +351,7 @@ pub fn markdown() -> String {
             // What HTTP has an answer of its own for.
             match reason {
                 Reason::MethodNotFound => "404, 405 or 415".to_owned(),
+                Reason::MetadataTooLarge => "431".to_owned(),
                 _ => spec.code.http_status().to_string(),
             },
             reason.is_temporary(),

@@ -27,8 +27,8 @@ pub(crate) struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit status: 0 done, 1 failed, 2 wrong command line, 3 not found.\n\n\
-    A token is looked for in --token, LARDER_TOKEN, --token-file, and for a server on this machine \
-    in the file admin-token of the default data directory.\n\n\
+    A token is looked for in --token, LARDER_TOKEN, --token-file, and for the server on this \
+    machine that uses the default data directory in the file admin-token there.\n\n\
     With --json every result is one JSON object on a line of its own, errors included (on standard \
     error). Bytes stand as text if they are UTF-8, else as base64 in a field with _base64 at the \
     end of its name.";

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use larder_server::Config;
+use larder_server::{Config, ConfigError};
 use serde_json::json;
 
 use crate::data_dir::default_data_dir;
@@ -31,8 +31,10 @@ pub(crate) fn run(
     let data_dir = default_data_dir().unwrap_or_else(|| Path::new("larder").into());
     let config = Config::check_file(file, &data_dir);
     let config = config.map_err(|error| Failure::Failed(error.to_string()))?;
+    parse_filter(&config).map_err(|reason| {
+        Failure::Failed(ConfigError::of_file(file, "log_filter", &reason).to_string())
+    })?;
     let file = file.display().to_string();
-    parse_filter(&config).map_err(|error| Failure::Failed(format!("{file}: {error:#}")))?;
     let told = match format {
         Format::Json => out.json(&json!({ "file": file, "good": true })),
         Format::Text => out.line(&format!("{file}: good")),

@@ -28,6 +28,8 @@ pub(crate) enum Failure {
         server: String,
         /// What the client says.
         error: Box<Error>,
+        /// Why no token was sent, if there is one that was kept back.
+        withheld: Option<String>,
     },
     /// The command line, or what it names, is wrong.
     Usage(String),
@@ -45,6 +47,17 @@ impl Failure {
         Self::Call {
             server: server.to_owned(),
             error: Box::new(error),
+            withheld: None,
+        }
+    }
+
+    /// A failed call to that server, to which the token of this machine's server was not
+    /// sent.
+    pub(crate) fn call_without_token(server: &str, error: Error, withheld: &str) -> Self {
+        Self::Call {
+            server: server.to_owned(),
+            error: Box::new(error),
+            withheld: Some(withheld.to_owned()),
         }
     }
 
@@ -83,7 +96,7 @@ impl Failure {
 
     fn message(&self) -> String {
         let text = match self {
-            Self::Call { server, error } if error.is_connect() => {
+            Self::Call { server, error, .. } if error.is_connect() => {
                 format!("cannot reach {server}: {error}")
             }
             Self::Call { error, .. } => {
@@ -105,21 +118,32 @@ impl Failure {
 
     /// What the person at the terminal can do.
     fn hint(&self) -> Option<String> {
-        let Self::Call { server, error } = self else {
+        let Self::Call {
+            server,
+            error,
+            withheld,
+        } = self
+        else {
             return None;
         };
         if error.is_connect() {
             let message = error.message();
-            return Some(if message.contains("TLS") {
-                "give its authority with --ca FILE".into()
+            return if message.contains("https://") || message.contains("http://") {
+                // It says already what may be meant.
+                None
+            } else if message.contains("TLS") {
+                Some("give its authority with --ca FILE".into())
             } else {
-                format!("is `larder serve` running at {server}?")
-            });
+                Some(format!("is `larder serve` running at {server}?"))
+            };
         }
         if error.is_configuration() && error.message().contains("clear text") {
             return Some("or with --insecure".into());
         }
         let hint = match (error.reason(), error.code()) {
+            (Some(Reason::TokenMissing | Reason::ScopeDenied), _) if withheld.is_some() => {
+                return withheld.clone();
+            }
             (Some(Reason::TokenMissing), _) => {
                 "give a token with --token, LARDER_TOKEN or --token-file"
             }
@@ -195,7 +219,7 @@ fn token_hint() -> String {
     let file = default_data_dir().map(|dir| dir.join(ADMIN_TOKEN_FILE));
     match file.filter(|path| path.exists()) {
         Some(path) => format!(
-            "{hint} (if none is given, that in {} is sent)",
+            "{hint} (if none is given, that in {} is sent to its server)",
             path.display()
         ),
         None => hint.into(),

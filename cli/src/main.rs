@@ -10,6 +10,7 @@ mod dump_file;
 mod failure;
 mod health;
 mod import;
+mod local_server;
 mod output;
 mod serve;
 mod supervisor;

@@ -143,7 +143,7 @@ struct CommonArgs {
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
 
-    /// Most lines a second of the access log for calls that went well; errors are always written
+    /// Most lines a second of the access log for calls that went well; errors have 10 of each reason
     /// [default: 100]
     #[arg(long, value_name = "N")]
     log_calls_per_second: Option<u64>,
@@ -296,10 +296,17 @@ fn serve(role: Role, told: Told, command_line: Settings) -> anyhow::Result<ExitC
     };
     let (config, layers) = origin.read()?;
     if told.print {
+        for unknown in unknown_variables() {
+            // If nobody reads it, there is nobody to tell.
+            let _ = writeln!(std::io::stderr(), "larder: {unknown}");
+        }
         std::io::stdout().write_all(config.print(&layers).as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
     let (log, filter) = log_to_stderr(&config)?;
+    for unknown in unknown_variables() {
+        tracing::warn!("{unknown}");
+    }
     // Calls have threads of their own.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -399,7 +406,7 @@ fn reload(origin: &Origin, running: &mut Running, filter: &LogFilter) -> bool {
 
 fn reread(origin: &Origin, running: &mut Running, filter: &LogFilter) -> anyhow::Result<()> {
     let (config, _) = origin.read()?;
-    let log_filter = parse_filter(&config)?;
+    let log_filter = filter_of(&config)?;
     let changes = running.reload(config)?;
     if changes.0.is_empty() {
         tracing::info!("the configuration was read again: nothing differs");
@@ -470,22 +477,28 @@ const LOG_QUEUE_LINES: usize = 65_536;
 /// Changes what the log filters.
 type LogFilter = tracing_subscriber::reload::Handle<EnvFilter, tracing_subscriber::Registry>;
 
-/// `log_filter`, or what follows from `log_format`.
-pub(crate) fn parse_filter(config: &Config) -> anyhow::Result<EnvFilter> {
-    let access = if config.log_format == LogFormat::Off {
-        "off"
-    } else {
-        "info"
-    };
-    let default = format!("info,access={access}");
-    let filter = config.log_filter.as_deref().unwrap_or(&default);
-    EnvFilter::try_new(filter).context("log_filter")
+/// What the log shows, or what is wrong with `log_filter`.
+pub(crate) fn parse_filter(config: &Config) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(&config.log_filter)
+        .map_err(|error| format!("`{}`: {error}", config.log_filter))
+}
+
+/// The same, naming the setting.
+fn filter_of(config: &Config) -> anyhow::Result<EnvFilter> {
+    parse_filter(config).map_err(|reason| anyhow::anyhow!("log_filter: {reason}"))
+}
+
+/// Variables that say nothing, although they look as if they did.
+fn unknown_variables() -> Vec<String> {
+    let text = |part: std::ffi::OsString| part.to_string_lossy().into_owned();
+    let variables = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
+    larder_server::unknown_variables(variables)
 }
 
 /// The log goes to stderr, by a thread of its own: a reader that is slow or gone
 /// costs lines, never calls. stdout is for the addresses.
 fn log_to_stderr(config: &Config) -> anyhow::Result<(WorkerGuard, LogFilter)> {
-    let (filter, handle) = tracing_subscriber::reload::Layer::new(parse_filter(config)?);
+    let (filter, handle) = tracing_subscriber::reload::Layer::new(filter_of(config)?);
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(LOG_QUEUE_LINES)

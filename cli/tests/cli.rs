@@ -10,6 +10,8 @@ mod once;
 mod ring;
 #[path = "cli/server.rs"]
 mod server;
+#[path = "cli/token.rs"]
+mod token;
 
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -178,8 +180,45 @@ fn a_configuration_whose_log_filter_cannot_be_read_is_not_good() {
         std::fs::write(file, format!("log_filter = '{filter}'\n")).expect("there is room");
         let output = larder(&["config", "check", file]);
         assert_eq!(code(&output), status, "{filter}: {}", stderr(&output));
-        let named = stderr(&output).contains("larder.toml: log_filter: ");
+        let named = stderr(&output).contains("larder.toml: line 1, `log_filter`: ");
         assert_eq!(named, status != 0, "{}", stderr(&output));
+    }
+}
+
+/// Something that closes every connection, after it has said `first`.
+fn closing(first: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut socket = socket.unwrap();
+            let mut read = [0; 16];
+            let _ = std::io::Read::read(&mut socket, &mut read);
+            // Who has gone does not listen.
+            let _ = socket.write_all(first);
+        }
+    });
+    address
+}
+
+#[test]
+fn the_wrong_scheme_is_told() {
+    // RFC 8446, section 6: a fatal alert; and what HTTP/1.1 has for a bad request.
+    let (tls, clear) = (&b"\x15\x03\x03\x00\x02\x02\x0a"[..], &b"HTTP/1.1 400 "[..]);
+    for (scheme, first, hint) in [
+        ("http", &b""[..], "if it speaks TLS, it is https://"),
+        ("http", tls, "if it speaks TLS, it is https://"),
+        ("https", b"", "if it speaks clear text, it is http://"),
+        ("https", clear, "if it speaks clear text, it is http://"),
+    ] {
+        let server = format!("{scheme}://{}", closing(first));
+        let output = larder(&["get", "k", "--server", &server]);
+        assert_eq!(code(&output), 1, "{output:?}");
+        let said = stderr(&output);
+        assert!(
+            said.contains(hint) && !said.contains("--ca"),
+            "{scheme}: {said}"
+        );
     }
 }
 

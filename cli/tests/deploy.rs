@@ -155,14 +155,14 @@ fn get(address: &str, path: &str) -> String {
     answer
 }
 
-#[test]
-fn alerts_and_probes_ask_for_what_the_server_tells() {
-    let folder = tempfile::tempdir().unwrap();
+/// A server with a data directory there, and where its admin listener is.
+fn started(folder: &Path, variables: &[(&str, &str)]) -> (Server, String) {
     let child = Command::new(env!("CARGO_BIN_EXE_larder"))
         .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
         .arg("--data-dir")
-        .arg(folder.path())
+        .arg(folder)
         .env_clear()
+        .envs(variables.iter().copied())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -171,8 +171,43 @@ fn alerts_and_probes_ask_for_what_the_server_tells() {
     let lines = BufReader::new(server.0.stdout.take().unwrap()).lines();
     let mut lines = lines.map(Result::unwrap);
     let address = lines.find_map(|line| line.strip_prefix("admin on ").map(str::to_owned));
-    let address = address.unwrap();
+    (server, address.unwrap())
+}
 
+#[test]
+fn alerts_follow_the_settings_that_they_are_about() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [
+        ("LARDER_SNAPSHOT_INTERVAL_SECONDS", "3600"),
+        ("LARDER_TRANSPORT_MAX_BUFFERED_BYTES", "2GiB"),
+    ];
+    let (_server, address) = started(folder.path(), &settings);
+    let metrics = get(&address, "/metrics");
+    let alerts = read("deploy/prometheus/alerts.yaml");
+    for (alert, metric, value) in [
+        (
+            "LarderSnapshotOld",
+            "larder_snapshot_interval_seconds",
+            "3600.000",
+        ),
+        (
+            "LarderBuffersFull",
+            "larder_transport_buffered_limit_bytes",
+            "2147483648",
+        ),
+    ] {
+        let line = format!("\n{metric} {value}\n");
+        assert!(metrics.contains(&line), "{line}{metrics}");
+        let name = format!("alert: {alert}\n");
+        let mut rules = between(&alerts, &name, "annotations:");
+        assert!(rules.any(|text| text.contains(metric)), "{alert}");
+    }
+}
+
+#[test]
+fn alerts_and_probes_ask_for_what_the_server_tells() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, address) = started(folder.path(), &[]);
     let metrics = get(&address, "/metrics");
     let alerts = read("deploy/prometheus/alerts.yaml");
     let is_name = |c: char| c.is_ascii_lowercase() || c == '_';

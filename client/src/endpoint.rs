@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use http::Uri;
 
@@ -123,6 +123,31 @@ impl Endpoint {
         }
     }
 
+    /// Its host, without the brackets of an IPv6 address, and its port; `None` for a Unix
+    /// socket.
+    pub fn host_and_port(&self) -> Option<(&str, u16)> {
+        let (uri, default) = match &self.0 {
+            Place::ClearText(uri) => (uri, 80),
+            Place::Tls(uri) => (uri, 443),
+            Place::Unix(_) => return None,
+        };
+        let port = uri.port_u16().unwrap_or(default);
+        Some((bare(uri.host().unwrap_or_default()), port))
+    }
+
+    /// The path of a Unix socket.
+    pub fn socket_path(&self) -> Option<&Path> {
+        match &self.0 {
+            Place::Unix(path) => Some(path),
+            Place::ClearText(_) | Place::Tls(_) => None,
+        }
+    }
+
+    /// True if the server shows a certificate.
+    pub const fn is_tls(&self) -> bool {
+        matches!(self.0, Place::Tls(_))
+    }
+
     pub(crate) const fn place(&self) -> &Place {
         &self.0
     }
@@ -143,9 +168,14 @@ pub(crate) fn bad_url(problem: &str) -> Error {
     Error::configuration(format!("the server's URL {problem}"))
 }
 
+/// A host without the brackets of an IPv6 address.
+fn bare(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
 /// Loopback addresses, and the name that RFC 6761 keeps for them.
 fn is_loopback_host(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let bare = bare(host);
     bare.eq_ignore_ascii_case("localhost")
         || bare
             .parse::<IpAddr>()

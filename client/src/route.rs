@@ -41,7 +41,8 @@ impl ClientConfig {
     /// would go over clear text to another machine.
     pub fn route(&self) -> Result<Route, Error> {
         self.check()?;
-        let (uri, default_port) = match self.endpoint.place() {
+        let (host, port) = self.endpoint.host_and_port().unwrap_or_default();
+        let uri = match self.endpoint.place() {
             Place::Unix(path) => {
                 return Ok(Route {
                     target: Target::Unix(path.clone()),
@@ -50,11 +51,8 @@ impl ClientConfig {
                     authority: "localhost".into(),
                 });
             }
-            Place::ClearText(uri) => (uri, 80),
-            Place::Tls(uri) => (uri, 443),
+            Place::ClearText(uri) | Place::Tls(uri) => uri,
         };
-        let host = uri.host().unwrap_or_default();
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
         let tls = match self.endpoint.place() {
             Place::Tls(uri) => {
                 let name = server_name(uri)?;
@@ -63,7 +61,7 @@ impl ClientConfig {
             Place::ClearText(_) | Place::Unix(_) => None,
         };
         Ok(Route {
-            target: Target::Tcp(bare.to_owned(), uri.port_u16().unwrap_or(default_port)),
+            target: Target::Tcp(host.to_owned(), port),
             tls,
             authority: uri
                 .authority()

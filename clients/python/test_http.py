@@ -88,6 +88,30 @@ def test_json_has_the_names_and_forms_of_proto3(server):
     assert answer["applied"]["entry"]["expireTime"].endswith("Z")
 
 
+def test_fields_of_json_that_nobody_knows_are_ignored_as_on_the_wire(server):
+    headers = [("content-type", JSON)]
+    body = json.dumps({"key": KEY, "kye": KEY, "later": {"version": [1]}}).encode()
+    assert "hit" in json.loads(http1(server.address, "POST", GET, headers, body).body)
+    # What must be there is missed.
+    reply = http1(server.address, "POST", GET, headers, json.dumps({"kye": KEY}).encode())
+    assert (reply.http, reply.outcome()) == (400, ("INVALID_ARGUMENT", "KEY_EMPTY"))
+
+
+@pytest.mark.parametrize("send", [http1, http2])
+@pytest.mark.parametrize("size", [15 << 10, 17 << 10, 60 << 10])
+def test_metadata_has_one_limit_in_all_versions_of_http(server, send, size):
+    # In fields of 8 KiB, as proxies make them.
+    whole, rest = divmod(size, 8 << 10)
+    fields = [(f"x-{n}", "v" * (8 << 10)) for n in range(whole)] + [("x-rest", "v" * rest)]
+    headers = [("content-type", JSON), *fields]
+    reply = send(server.address, "POST", GET, headers, json.dumps({"key": KEY}).encode())
+    if size < 16 << 10:
+        assert (reply.http, reply.outcome()) == (200, ("OK", ""))
+    else:
+        assert reply.http == 431
+        assert reply.outcome() == ("RESOURCE_EXHAUSTED", "METADATA_TOO_LARGE")
+
+
 def test_reads_can_be_gets(server):
     message = base64.urlsafe_b64encode(cache.GetRequest(key=b"gopher").SerializeToString())
     query = f"?connect=v1&encoding=proto&base64=1&message={message.decode()}"

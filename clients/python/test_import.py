@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import threading
 from pathlib import Path
@@ -193,6 +194,51 @@ def test_what_the_server_does_not_take_is_refused_and_said(server, redis):
     assert told["first_refusal"]["message"] == (
         "the value of large has 4194305 bytes; the server takes 3145728"
     )
+
+
+def test_a_key_that_lives_longer_than_larder_allows_is_named(server, redis):
+    token = server.account("long")
+    redis("SET", "for-ever", "v", "EX", 11 * 365 * 86_400)
+    redis("SET", "long", "v", "EX", 9 * 365 * 86_400)
+    told = run(server, redis.url, "--token", token, status=1)
+    assert (told["stored"], told["refused"]) == (1, 1)
+    assert told["first_refusal"]["reason"] == "TTL_OUT_OF_RANGE"
+    assert "for-ever expires in " in told["first_refusal"]["message"]
+
+
+@contextlib.contextmanager
+def impostor(answer):
+    """Something that answers each read of a connection with what `answer` makes of it."""
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection, contextlib.suppress(OSError):
+                    while asked := connection.recv(1 << 16):
+                        connection.sendall(answer(asked))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"redis://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_a_source_that_speaks_something_else_is_said_to(server):
+    with impostor(lambda _: b"HTTP/1.1 400 Bad Request\r\n\r\n<html>\n</html>") as url:
+        done = server.cli("import", url)
+    assert done.returncode == 1
+    assert b"Redis' protocol (RESP)" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_a_cursor_that_never_moves_ends_the_walk(server):
+    def answer(asked):
+        return b"*2\r\n$1\r\n7\r\n*0\r\n" if b"SCAN" in asked else b"+OK\r\n" * asked.count(b"*")
+
+    with impostor(answer) as url:
+        done = server.cli("import", url, "--match", "a*")
+    assert done.returncode == 1
+    assert b"SCAN answers 7 with the same cursor" in done.stderr, done.stderr
 
 
 def test_a_full_account_is_said_with_the_reason(server, redis):

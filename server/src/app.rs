@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::addresses::{ADDRESS_FILE, AddressFile};
 use crate::admin::Admin;
 use crate::audit::{self, Audit};
 use crate::authority::grpc::{AskerError, GrpcAsker};
@@ -107,6 +108,8 @@ impl From<AskerError> for StartError {
 
 /// A server that is built and bound, and not yet serving.
 pub struct App {
+    /// It goes before the data directory is another server's.
+    addresses: Option<AddressFile>,
     core: Arc<Core<Engine>>,
     listening: Listening<Engine>,
     transport: serve::Config,
@@ -150,6 +153,9 @@ impl App {
         let admin_token = accounts
             .as_ref()
             .map(|accounts| accounts.admin_token().clone());
+        let addresses = admin_token
+            .as_ref()
+            .and_then(|_| tell_addresses(&config, &sockets));
         let transport = serve::Config {
             seed: u64::from_le_bytes(random()?),
             ..config.transport.clone()
@@ -176,6 +182,7 @@ impl App {
             role: config.role,
         };
         Ok(Self {
+            addresses,
             core,
             listening,
             transport,
@@ -262,6 +269,7 @@ impl App {
             tokio::spawn(watched);
         }
         Ok(Running {
+            _address_file: self.addresses,
             addresses,
             admin_address: self.admin_address,
             admin: self.admin,
@@ -281,6 +289,8 @@ impl App {
 /// A server that serves. Dropped without [`drain`](Self::drain), it goes on
 /// until its process ends.
 pub struct Running {
+    /// It goes before the data directory is another server's.
+    _address_file: Option<AddressFile>,
     addresses: Vec<String>,
     admin_address: Option<String>,
     admin: Arc<Admin>,
@@ -480,6 +490,21 @@ async fn bind_all(config: &Config) -> Result<(Vec<Bound>, Option<Bound>), StartE
         None => None,
     };
     Ok((sockets, admin))
+}
+
+/// Writes beside the administrator's token where its server listens. Without that, the
+/// token has to be named to be sent, which is no reason not to serve.
+fn tell_addresses(config: &Config, sockets: &[Bound]) -> Option<AddressFile> {
+    let addresses = sockets.iter().map(|(_, address)| address.as_str());
+    AddressFile::write(&config.data_dir, addresses)
+        .inspect_err(|error| {
+            tracing::warn!(
+                "data_dir: {}/{ADDRESS_FILE}: {error}; `larder` commands will not send the \
+                 administrator's token by themselves",
+                config.data_dir.display(),
+            );
+        })
+        .ok()
 }
 
 /// Who is asked about tokens, and the accounts of this process, if it keeps any.

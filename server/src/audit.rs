@@ -183,21 +183,26 @@ impl Audit {
     }
 
     fn put(&self, mut line: Line<'_>) {
+        line.time = now();
+        if !self.put_in_file(&line) {
+            // The log has a thread and a queue of its own, and waits for no reader.
+            to_log(&line);
+        }
+    }
+
+    /// False if there is no file, or it takes nothing.
+    fn put_in_file(&self, line: &Line<'_>) -> bool {
         let mut opened = self.file.lock();
         let Some(opened) = &mut *opened else {
-            return to_log(&line);
+            return false;
         };
-        line.time = now();
-        let written = serde_json::to_vec(&line)
+        let written = serde_json::to_vec(line)
             .map_err(io::Error::other)
             .and_then(|mut text| {
                 text.push(b'\n');
                 opened.file.write_all(&text)
             });
-        if let Err(error) = written {
-            told(opened, &error);
-            to_log(&line);
-        }
+        written.inspect_err(|error| told(opened, error)).is_ok()
     }
 }
 
@@ -205,7 +210,18 @@ fn told(opened: &Opened, error: &io::Error) {
     tracing::error!(path = %opened.path.display(), %error, "audit.file");
 }
 
+/// Opens a regular file: a pipe or a terminal would wait for its reader, when it is opened
+/// and for each line, and calls with it.
 fn append_to(path: &Path) -> io::Result<File> {
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_file() => {
+            let why = "is no regular file; without audit.file the lines are in the server's log";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
     let mut options = OpenOptions::new();
     options.create(true).append(true).mode(0o600).open(path)
 }
@@ -335,6 +351,10 @@ mod tests {
         audit.replace(Audit::prepare(&to("other.log")).unwrap());
         audit.operator("reload", "OK");
         assert!(Audit::prepare(&to("none/audit.log")).is_err());
+        // It would be waited for: a socket here, as a pipe takes more to make.
+        let _socket = std::os::unix::net::UnixListener::bind(folder.path().join("socket"));
+        let refused = Audit::prepare(&to("socket")).unwrap_err().to_string();
+        assert!(refused.contains("no regular file"), "{refused}");
         audit.operator("drain", "OK");
         audit.replace(Audit::prepare(&AuditConfig::default()).unwrap());
         audit.operator("reload", "OK");

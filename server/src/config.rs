@@ -23,10 +23,13 @@ mod names;
 mod print;
 mod reload;
 mod request_ids;
+mod size;
 mod snapshot;
 mod telemetry;
 mod tls;
 mod transport;
+mod variables;
+mod words;
 
 pub use accounts::ClientCertificateFiles;
 pub use admission::{Admission, AdmissionSettings};
@@ -35,12 +38,14 @@ pub use deadlines::{DeadlineSettings, Deadlines};
 pub use layers::{Layers, Source};
 pub use reload::{Changes, NeedsRestart};
 pub use request_ids::RequestIdSettings;
+pub use size::ByteSize;
 pub use snapshot::{SnapshotConfig, SnapshotSettings};
 pub use telemetry::{TelemetryConfig, TelemetrySettings, TraceConfig};
 pub use tls::{
     CertificateAccountSettings, CertificateUse, ClientCertificates, TlsFiles, TlsSettings,
 };
 pub use transport::{AbuseSettings, BudgetSettings, TransportSettings};
+pub use variables::unknown_variables;
 
 /// Where a server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,79 +93,6 @@ impl FromStr for Listen {
     }
 }
 
-/// A number of bytes, written as `512MiB`, `1GiB`, `4096`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ByteSize(pub u64);
-
-impl FromStr for ByteSize {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let unit: u64 = match text[digits.len()..].to_ascii_lowercase().as_str() {
-            "" | "b" => 1,
-            "k" | "kib" => 1 << 10,
-            "m" | "mib" => 1 << 20,
-            "g" | "gib" => 1 << 30,
-            "t" | "tib" => 1 << 40,
-            "kb" => 1_000,
-            "mb" => 1_000_000,
-            "gb" => 1_000_000_000,
-            _ => {
-                return Err(format!(
-                    "`{text}`: the unit must be B, KiB, MiB, GiB, TiB, kB, MB or GB"
-                ));
-            }
-        };
-        let number: u64 = digits.trim().parse().map_err(|_| {
-            format!("`{text}` is no size: write a whole number and a unit, as 512MiB")
-        })?;
-        number
-            .checked_mul(unit)
-            .map(Self)
-            .ok_or_else(|| format!("`{text}` is too large"))
-    }
-}
-
-impl fmt::Display for ByteSize {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const UNITS: [(&str, u64); 4] = [
-            ("TiB", 1 << 40),
-            ("GiB", 1 << 30),
-            ("MiB", 1 << 20),
-            ("KiB", 1 << 10),
-        ];
-        match UNITS
-            .iter()
-            .find(|(_, unit)| self.0 >= *unit && self.0.is_multiple_of(*unit))
-        {
-            Some((name, unit)) => write!(f, "{}{name}", self.0 / unit),
-            None => write!(f, "{}B", self.0),
-        }
-    }
-}
-
-impl Serialize for ByteSize {
-    fn serialize<S: serde::Serializer>(&self, target: S) -> Result<S::Ok, S::Error> {
-        target.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for ByteSize {
-    fn deserialize<D: serde::Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            Number(u64),
-            Text(String),
-        }
-        match Written::deserialize(source)? {
-            Written::Number(bytes) => Ok(Self(bytes)),
-            Written::Text(text) => text.parse().map_err(serde::de::Error::custom),
-        }
-    }
-}
-
 /// How the access log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -172,6 +104,14 @@ pub enum LogFormat {
     Json,
     /// None.
     Off,
+}
+
+impl LogFormat {
+    /// What is shown where no `log_filter` is given.
+    fn filter(self) -> String {
+        let access = if self == Self::Off { "off" } else { "info" };
+        format!("info,access={access}")
+    }
 }
 
 impl FromStr for LogFormat {
@@ -243,8 +183,8 @@ pub struct Settings {
     pub log_format: Option<LogFormat>,
     /// Filter of the log, in the syntax of `tracing`; default `info`.
     pub log_filter: Option<String>,
-    /// Most lines a second for calls that went well; default 100. Errors are
-    /// always written.
+    /// Most lines a second for calls that went well; default 100. Errors have
+    /// 10 of each reason.
     pub log_calls_per_second: Option<u64>,
     /// How long calls in flight may take to end at shutdown, seconds; default
     /// 10.
@@ -271,7 +211,7 @@ pub struct Settings {
 
 /// Where a file is wrong, on one line: its line, what stands there, and why.
 fn one_line(text: &str, error: &toml::de::Error) -> String {
-    let reason = error.message().replace('\n', ", ");
+    let reason = words::plain(error.message());
     let Some(before) = error.span().and_then(|span| text.get(..span.start)) else {
         return reason;
     };
@@ -372,7 +312,7 @@ pub struct Config {
     /// How the access log is written.
     pub log_format: LogFormat,
     /// Filter of the log, in the syntax of `tracing`.
-    pub log_filter: Option<String>,
+    pub log_filter: String,
     /// Most lines a second for calls that went well.
     pub log_calls_per_second: u64,
     /// How long calls in flight may take to end at shutdown.
@@ -513,6 +453,7 @@ impl Config {
         let transport = settings.transport.unwrap_or_default();
         let own_data = accounts.is_none() || settings.data_dir.is_some();
         let snapshot = settings.snapshot.unwrap_or_default().parse(own_data)?;
+        let log_format = settings.log_format.unwrap_or_default();
         let config = Self {
             role,
             listen,
@@ -528,8 +469,8 @@ impl Config {
             shared_keyspace: settings.shared_keyspace.unwrap_or(false),
             max_connections: within("max_connections", connections, 10_000, 1..=1_000_000)?,
             limits: limits(&settings)?,
-            log_format: settings.log_format.unwrap_or_default(),
-            log_filter: settings.log_filter,
+            log_format,
+            log_filter: settings.log_filter.unwrap_or_else(|| log_format.filter()),
             allow_clear_text: settings.allow_clear_text.unwrap_or(false),
             log_calls_per_second: within(
                 "log_calls_per_second",

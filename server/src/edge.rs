@@ -9,7 +9,7 @@ use connectrpc::{
     CompressionPolicy, ConnectError, ConnectRpcBody, ConnectRpcService, ErrorCode, Limits, Router,
 };
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 use http_body_util::BodyExt as _;
 use larder_api::errors::Reason;
@@ -93,7 +93,10 @@ impl<S: Store> Edge<S> {
         let kind = request.headers().get(header::CONTENT_TYPE);
         call.is_grpc = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         call.read_context(request.headers());
-        let told = timeout(request.headers()).and_then(|timeout| {
+        let max = self.core().transport.limits.max_header_list_bytes;
+        let fits = metadata_fits(&request, max);
+        let told = fits.and_then(|()| timeout(request.headers()));
+        let told = told.and_then(|timeout| {
             let left = self.core().deadlines.of(method, timeout);
             call.deadline = call.started.checked_add(left);
             head.tell(&mut call)
@@ -221,10 +224,45 @@ async fn received<S: Store, T>(
 /// The failure in the protocol of the request.
 fn refusal(failure: &Failure, head: &HeaderMap) -> Response<ConnectRpcBody> {
     let mut error = connect_error(failure);
-    if failure.reason == Reason::MethodNotFound {
-        error = error.with_http_status(StatusCode::NOT_FOUND);
+    match failure.reason {
+        Reason::MethodNotFound => error = error.with_http_status(StatusCode::NOT_FOUND),
+        // RFC 6585, section 5.
+        Reason::MetadataTooLarge => {
+            error = error.with_http_status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        }
+        _ => {}
     }
     error.into_http_response(head)
+}
+
+/// Metadata of HTTP/1.1 has the limit of HTTP/2, counted as RFC 9113, section 10.5.1 does;
+/// the transport has looked at that of HTTP/2.
+fn metadata_fits<B>(request: &Request<B>, max: u32) -> Result<(), Failure> {
+    const FIELD_OVERHEAD_BYTES: usize = 32;
+    if request.version() >= Version::HTTP_2 {
+        return Ok(());
+    }
+    let target = request.uri().path_and_query();
+    let target = target.map_or("", |target| target.as_str());
+    let line = [
+        (":method", request.method().as_str()),
+        (":scheme", "http"),
+        (":path", target),
+    ];
+    let line = line.map(|(name, value)| name.len() + value.len());
+    let fields = request.headers().iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len());
+    let fields = fields.chain(line).map(|bytes| bytes + FIELD_OVERHEAD_BYTES);
+    if fields.sum::<usize>() > max as usize {
+        return Err(metadata_too_large(max));
+    }
+    Ok(())
+}
+
+/// The same in all versions of HTTP.
+pub(crate) fn metadata_too_large(max: u32) -> Failure {
+    let message = format!("the metadata has more bytes than the limit of {max}");
+    Failure::new(Reason::MetadataTooLarge, message)
 }
 
 /// True when connectrpc answered by itself. A handler of ours that was never

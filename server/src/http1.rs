@@ -15,21 +15,24 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use larder_api::wire::MAX_METADATA_BYTES;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
 /// Longest time for a request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// hyper takes no smaller one.
+const SMALLEST_BUFFER_BYTES: usize = 8192;
 /// How long a connection without a request may go on once the server drains: for
 /// the rest of a head that was on its way.
 const LAST_HEAD: Duration = Duration::from_secs(1);
 
 /// Serves a connection. When `drain` turns true it ends with the requests in
 /// flight, each answered with `connection: close`. A head that is not whole is no
-/// request yet: it has a second more.
+/// request yet: it has a second more. A head of more than four times `max_metadata_bytes`
+/// ends the connection with 431; whoever answers tells of those above it in more words.
 pub(crate) async fn serve<I, B, F>(
     io: I,
+    max_metadata_bytes: u32,
     answer: impl Fn(Request<Incoming>) -> F,
     mut drain: watch::Receiver<bool>,
 ) -> Result<(), hyper::Error>
@@ -56,7 +59,7 @@ where
             }))
         }
     });
-    let connection = builder().serve_connection(TokioIo::new(io), service);
+    let connection = builder(max_metadata_bytes).serve_connection(TokioIo::new(io), service);
     tokio::pin!(connection);
     let told = async {
         if drain.wait_for(|drain| *drain).await.is_err() {
@@ -74,12 +77,13 @@ where
     }
 }
 
-fn builder() -> http1::Builder {
+fn builder(max_metadata_bytes: u32) -> http1::Builder {
+    let head_bytes = (max_metadata_bytes as usize).saturating_mul(4);
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(MAX_METADATA_BYTES as usize * 4);
+        .max_buf_size(head_bytes.max(SMALLEST_BUFFER_BYTES));
     builder
 }
 
@@ -213,7 +217,7 @@ mod tests {
             Response::new(Full::new(Bytes::from("x".repeat(size))))
         };
         let served = tokio::spawn(async move {
-            let served = serve(server, answer, drained).await;
+            let served = serve(server, 4096, answer, drained).await;
             (served, tokio::time::Instant::now())
         });
         client.write_all(first).await.expect("a connection");

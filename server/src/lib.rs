@@ -1,6 +1,7 @@
 //! The larder server: [`Config`] (parsed, inert) → [`App`] (built, sockets
 //! bound) → [`Running`] (a handle that can drain).
 
+mod addresses;
 mod admin;
 mod app;
 mod audit;
@@ -29,6 +30,7 @@ mod tenants;
 mod tls;
 mod typed;
 
+pub use addresses::ADDRESS_FILE;
 pub use app::{App, Drained, Ended, ReloadError, Running, StartError};
 pub use config::{
     AbuseSettings, Admission, AdmissionSettings, AuditConfig, AuditSettings, BudgetSettings,
@@ -36,7 +38,7 @@ pub use config::{
     ClientCertificates, Config, ConfigError, DeadlineSettings, Deadlines, Layers, Listen,
     LogFormat, NeedsRestart, RemoteAccounts, RequestIdSettings, Role, Settings, SnapshotConfig,
     SnapshotSettings, Source, TelemetryConfig, TelemetrySettings, TlsFiles, TlsSettings,
-    TraceConfig, TransportSettings,
+    TraceConfig, TransportSettings, unknown_variables,
 };
 /// What became of the administrator's token at start-up.
 pub use larder_accounts::{AdminToken, AdminTokenState};

@@ -124,6 +124,7 @@ impl<S: Store> Serve for Listening<S> {
     ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let connection = Connection::accepted(&self.core, &who);
         let edge = Arc::new(Edge::new(self.protocols.clone(), connection));
+        let max_metadata_bytes = self.core.transport.limits.max_header_list_bytes;
         let proof = Arc::new(proof);
         let answer = move |request: Request<Incoming>| {
             let (edge, proof) = (Arc::clone(&edge), Arc::clone(&proof));
@@ -134,7 +135,7 @@ impl<S: Store> Serve for Listening<S> {
             }
         };
         Box::pin(async move {
-            if let Err(error) = http1::serve(io, answer, drain).await {
+            if let Err(error) = http1::serve(io, max_metadata_bytes, answer, drain).await {
                 tracing::debug!(peer = %who.peer, %error, "connection ended");
             }
         })

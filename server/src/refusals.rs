@@ -1,5 +1,5 @@
-//! How many calls were refused, or given up, and why; and which of them the access log
-//! tells one by one.
+//! How many calls were refused, or given up, and why; and which calls that failed the
+//! access log tells one by one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -57,39 +57,52 @@ impl Cause {
             _ => return None,
         })
     }
-
-    /// True for refusals that cost their caller nothing, so that they come in floods.
-    const fn floods(self) -> bool {
-        matches!(
-            self,
-            Self::Overloaded | Self::RateLimited | Self::ConcurrencyLimited
-        )
-    }
 }
 
-/// Lines a second of the access log for refusals that come in floods: enough to see who
-/// calls what.
+/// Lines a second of the access log for calls that failed for one reason: enough to see
+/// who calls what, and no way to fill a disk. Most errors cost their caller nothing, so
+/// that any of them may come in floods.
 const LINES_PER_SECOND: u64 = 10;
 /// How often it is told how many had no line.
 pub(crate) const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
-type Counts = [AtomicU64; Cause::ALL.len()];
+/// The lines of one reason.
+struct Lines {
+    rate: RateLimiter,
+    /// Calls without a line, since that was last told.
+    left_out: AtomicU64,
+}
 
-/// The counters, and which refusals have a line in the access log. Nothing is touched by
+impl Lines {
+    fn new() -> Self {
+        Self {
+            rate: RateLimiter::at_most(LINES_PER_SECOND),
+            left_out: AtomicU64::new(0),
+        }
+    }
+
+    fn take(&self, now: Instant) -> bool {
+        let has = !self.rate.is_spent(now) && self.rate.take(now).is_ok();
+        if !has {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+        }
+        has
+    }
+}
+
+/// The counters, and which errors have a line in the access log. Nothing is touched by
 /// a call that goes well.
 pub(crate) struct Refusals {
-    counts: Counts,
-    lines: RateLimiter,
-    /// Those without a line, since that was last told.
-    left_out: Counts,
+    counts: [AtomicU64; Cause::ALL.len()],
+    /// By reason; the last is for calls that failed without one.
+    lines: [Lines; Reason::ALL.len() + 1],
 }
 
 impl Default for Refusals {
     fn default() -> Self {
         Self {
-            counts: Counts::default(),
-            lines: RateLimiter::at_most(LINES_PER_SECOND),
-            left_out: Counts::default(),
+            counts: Default::default(),
+            lines: std::array::from_fn(|_| Lines::new()),
         }
     }
 }
@@ -102,49 +115,45 @@ impl Refusals {
         }
     }
 
-    /// Counts calls that were refused without a look at who makes them. They have no line.
-    pub(crate) fn count_unseen(&self, cause: Cause, calls: u64) {
+    /// Counts calls that were refused for want of time without a look at who makes them.
+    /// They have no line.
+    pub(crate) fn count_shed(&self, calls: u64) {
         if calls > 0 {
-            self.counts[cause as usize].fetch_add(calls, Ordering::Relaxed);
-            self.left_out[cause as usize].fetch_add(calls, Ordering::Relaxed);
+            self.counts[Cause::Overloaded as usize].fetch_add(calls, Ordering::Relaxed);
+            let lines = self.lines(Some(Reason::Overloaded));
+            lines.left_out.fetch_add(calls, Ordering::Relaxed);
         }
     }
 
-    /// Whether a call that failed has a line in the access log. Every error has, but for
-    /// refusals that come in floods.
+    /// Whether a call that failed has a line in the access log: see [`LINES_PER_SECOND`].
     pub(crate) fn has_line(&self, reason: Option<Reason>, now: Instant) -> bool {
-        let Some(cause) = reason.and_then(Cause::of).filter(|cause| cause.floods()) else {
-            return true;
-        };
-        let has = self.lines_are_left(now) && self.lines.take(now).is_ok();
-        if !has {
-            self.left_out[cause as usize].fetch_add(1, Ordering::Relaxed);
-        }
-        has
+        self.lines(reason).take(now)
     }
 
-    /// Whether [`Self::has_line`] says so of any. Nothing is written.
-    pub(crate) fn lines_are_left(&self, now: Instant) -> bool {
-        !self.lines.is_spent(now)
+    /// Whether [`Self::has_line`] says so of a call that there is no time for. Nothing is
+    /// written.
+    pub(crate) fn shed_has_line(&self, now: Instant) -> bool {
+        !self.lines(Some(Reason::Overloaded)).rate.is_spent(now)
     }
 
-    /// Tells, in one line of the access log, how many had none: see [`TELL_INTERVAL`].
+    fn lines(&self, reason: Option<Reason>) -> &Lines {
+        &self.lines[reason.map_or(Reason::ALL.len(), |reason| reason as usize)]
+    }
+
+    /// Tells how many had none, in a line of the access log for each reason: see
+    /// [`TELL_INTERVAL`].
     pub(crate) fn tell_left_out(&self) {
-        let take = |cause: Cause| self.left_out[cause as usize].swap(0, Ordering::Relaxed);
-        let overloaded = take(Cause::Overloaded);
-        let rate_limited = take(Cause::RateLimited);
-        let concurrency_limited = take(Cause::ConcurrencyLimited);
-        let suppressed = overloaded + rate_limited + concurrency_limited;
-        if suppressed > 0 {
-            tracing::info!(
-                target: ACCESS,
-                suppressed,
-                overloaded,
-                rate_limited,
-                concurrency_limited,
-                "calls refused",
-            );
+        for (reason, suppressed) in self.take_left_out() {
+            tracing::info!(target: ACCESS, reason, suppressed, "calls without a line");
         }
+    }
+
+    fn take_left_out(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let reasons = Reason::ALL.iter().copied().map(Some).chain([None]);
+        reasons.filter_map(|reason| {
+            let left_out = self.lines(reason).left_out.swap(0, Ordering::Relaxed);
+            (left_out > 0).then(|| (reason.map_or("-", Reason::name), left_out))
+        })
     }
 
     /// What was counted.
@@ -166,30 +175,44 @@ mod tests {
     use crate::clock;
 
     #[test]
-    fn refusals_that_come_in_floods_have_few_lines_and_are_told_together() {
+    fn errors_of_any_reason_have_few_lines_in_a_flood_and_are_told_together() {
         let refusals = Refusals::default();
         let start = clock::instant();
-        let lines = |reason: Reason, calls: u64, after: Duration| {
-            let lines = (0..calls).filter(|_| refusals.has_line(Some(reason), start + after));
+        let second = Duration::from_secs(1);
+        let lines = |reason, calls: u64, after: Duration| {
+            let lines = (0..calls).filter(|_| refusals.has_line(reason, start + after));
             lines.count() as u64
         };
-        let left_out = || {
-            let of = |cause: &Cause| refusals.left_out[*cause as usize].load(Ordering::Relaxed);
-            Cause::ALL.iter().map(of).collect::<Vec<_>>()
-        };
-        let second = Duration::from_secs(1);
-        assert_eq!(lines(Reason::RateLimited, 1000, second), LINES_PER_SECOND);
-        assert!(!refusals.lines_are_left(start + second));
-        assert_eq!(lines(Reason::Overloaded, 5, second), 0);
-        // Other errors have theirs, however many there are.
-        for reason in [Reason::NotStarted, Reason::TokenInvalid, Reason::Internal] {
-            assert_eq!(lines(reason, 1000, second), 1000);
+        let left_out = || refusals.take_left_out().collect::<Vec<_>>();
+        let reasons = Reason::ALL.iter().copied().map(Some).chain([None]);
+        for reason in reasons.clone() {
+            let told = lines(reason, 1000, second);
+            assert_eq!(told, LINES_PER_SECOND, "{reason:?}");
+            let name = reason.map_or("-", Reason::name);
+            assert_eq!(left_out(), [(name, 1000 - LINES_PER_SECOND)]);
         }
-        refusals.count_unseen(Cause::Overloaded, 7);
+        assert_eq!(left_out(), []);
+        // Whatever else is flooded, one that is rare has its lines.
+        for reason in reasons {
+            for after in 3..6 {
+                assert_eq!(lines(reason, 5, after * second), 5, "{reason:?}");
+            }
+        }
+        assert_eq!(left_out(), []);
+    }
+
+    #[test]
+    fn calls_that_there_is_no_time_for_are_counted_without_a_line() {
+        let refusals = Refusals::default();
+        let now = clock::instant() + Duration::from_secs(1);
+        assert!(refusals.shed_has_line(now));
+        let overloaded = Some(Reason::Overloaded);
+        assert!((0..LINES_PER_SECOND).all(|_| refusals.has_line(overloaded, now)));
+        assert!(!refusals.shed_has_line(now));
+        refusals.count_shed(7);
+        refusals.count_shed(0);
         assert_eq!(refusals.of(Cause::Overloaded), 7);
-        assert_eq!(left_out(), [12, 1000 - LINES_PER_SECOND, 0, 0, 0]);
-        refusals.tell_left_out();
-        assert_eq!(left_out(), [0; Cause::ALL.len()]);
-        assert_eq!(lines(Reason::Overloaded, 5, 3 * second), 5);
+        let left_out: Vec<_> = refusals.take_left_out().collect();
+        assert_eq!(left_out, [("OVERLOADED", 7)]);
     }
 }

@@ -52,6 +52,12 @@ impl Shared {
         self.buffered.load(Ordering::Relaxed)
     }
 
+    /// What they may keep.
+    #[must_use]
+    pub const fn max_buffered_bytes(&self) -> usize {
+        self.max_buffered_bytes
+    }
+
     /// True if the connections keep more than they may.
     #[inline]
     #[must_use]

@@ -40,6 +40,8 @@ counters! {
     Failed => "connections_failed",
     /// TLS handshakes that failed.
     HandshakesFailed => "handshakes_failed",
+    /// Of these, those in which the client spoke clear text.
+    HandshakesClearText => "handshakes_failed_clear_text",
     /// TLS handshakes that took longer than `Times::handshake`.
     HandshakesTimedOut => "handshakes_timed_out",
     /// Connections without a request, closed for a newer one over

@@ -11,6 +11,7 @@ mod tally;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
@@ -69,6 +70,7 @@ enum OnConflict {
 struct Limits {
     key_bytes: u64,
     value_bytes: u64,
+    ttl: Duration,
     batch_keys: usize,
 }
 
@@ -87,6 +89,7 @@ impl Limits {
         Ok(Self {
             key_bytes: limit("max_key_bytes")?,
             value_bytes: limit("max_value_bytes")?,
+            ttl: Duration::from_millis(limit("max_ttl_ms")?),
             batch_keys: usize::try_from(batch_keys).unwrap_or(usize::MAX),
         })
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionInfo, FromRedisValue, IntoConnectionInfo as _,
-    RedisError, RedisResult, TlsCertificates,
+    AsyncConnectionConfig, Client, ConnectionInfo, ErrorKind, FromRedisValue,
+    IntoConnectionInfo as _, RedisError, RedisResult, TlsCertificates,
 };
 
 use super::tally::Tally;
@@ -33,6 +33,13 @@ const NO_EXPIRY: i64 = -1;
 
 /// The kind of values that larder has.
 const STRING: &str = "string";
+
+/// For a peer that speaks something else.
+const HINT: &str =
+    "; does it speak Redis' protocol (RESP), in clear text for redis:// and TLS for rediss://?";
+
+/// A cursor that stays what it is through so many steps will not move.
+const MAX_SAME_CURSOR: u32 = 100;
 
 /// What TYPE says of a key that is not there.
 const NOTHING: &str = "none";
@@ -60,6 +67,8 @@ pub(super) struct Redis {
     limits: Limits,
     /// Where SCAN goes on; `None` once it has been everywhere.
     cursor: Option<u64>,
+    /// How often in a row SCAN has answered with the cursor that it was asked with.
+    same_cursor: u32,
     met: VecDeque<Met>,
 }
 
@@ -68,7 +77,14 @@ impl Redis {
     pub(super) async fn connect(args: &ImportArgs, limits: Limits) -> Result<Self, Failure> {
         let info = connection_info(args)?;
         let address = info.addr().to_string();
-        let failed = |error: RedisError| Failure::Failed(format!("{address}: {error}"));
+        let failed = |error: RedisError| {
+            let hint = if error.is_connection_dropped() {
+                HINT
+            } else {
+                ""
+            };
+            Failure::Failed(format!("{address}: {}{hint}", said(&error)))
+        };
         let client = match &args.source_ca {
             None => Client::open(info),
             Some(path) => {
@@ -98,6 +114,7 @@ impl Redis {
                 .map(|pattern| pattern.as_encoded_bytes().to_vec()),
             limits,
             cursor: Some(0),
+            same_cursor: 0,
             met: VecDeque::new(),
         })
     }
@@ -143,6 +160,17 @@ impl Redis {
         }
         let answer = scan.query_async(&mut self.connection).await;
         let (next, keys): (u64, Vec<Vec<u8>>) = answer.map_err(|error| self.failed(&error))?;
+        self.same_cursor = if next == cursor {
+            self.same_cursor + 1
+        } else {
+            0
+        };
+        if next != 0 && self.same_cursor >= MAX_SAME_CURSOR {
+            let why = format!(
+                "SCAN answers {cursor} with the same cursor again and again: the walk would never end"
+            );
+            return Err(Failure::Failed(format!("{}: {why}", self.address)));
+        }
         self.cursor = (next != 0).then_some(next);
         tally.scanned += u64::try_from(keys.len()).unwrap_or_default();
         let mut asked = redis::pipe();
@@ -195,6 +223,15 @@ impl Redis {
         false
     }
 
+    fn too_long(&self, key: &[u8], ttl: Duration) -> String {
+        format!(
+            "{} expires in {} s; the server takes {}",
+            escape(key),
+            ttl.as_secs(),
+            self.limits.ttl.as_secs()
+        )
+    }
+
     /// Reads values and what is left of their time.
     async fn read(&mut self, part: Vec<Met>, tally: &mut Tally) -> Result<Vec<Found>, Failure> {
         let mut asked = redis::pipe();
@@ -218,7 +255,9 @@ impl Redis {
                 tally.gone += 1;
                 continue;
             };
-            if self.fits(&met.key, key_bytes(&value), tally) {
+            if let Some(ttl) = ttl.filter(|ttl| *ttl > self.limits.ttl) {
+                tally.refuse_unsent("TTL_OUT_OF_RANGE", self.too_long(&met.key, ttl));
+            } else if self.fits(&met.key, key_bytes(&value), tally) {
                 found.push(Found {
                     key: met.key.into(),
                     value: value.into(),
@@ -262,7 +301,17 @@ impl Redis {
     }
 
     fn failed(&self, error: &RedisError) -> Failure {
-        Failure::Failed(format!("{}: {error}", self.address))
+        Failure::Failed(format!("{}: {}", self.address, said(error)))
+    }
+}
+
+/// What an error says, in one line; one of a peer that speaks something else says so.
+fn said(error: &RedisError) -> String {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    match error.kind() {
+        ErrorKind::Parse => format!("{line}{HINT}"),
+        _ => line.to_owned(),
     }
 }
 

@@ -11,16 +11,16 @@ pub(crate) const ANY_PORT: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Add
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
-    _data: tempfile::TempDir,
+    data_home: tempfile::TempDir,
 }
 
 impl Server {
     pub(crate) fn start(address: SocketAddr) -> Self {
-        let data = tempfile::tempdir().unwrap();
+        let data_home = tempfile::tempdir().unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_larder"))
-            .args(["serve", "--listen", &address.to_string(), "--data-dir"])
-            .arg(data.path())
+            .args(["serve", "--listen", &address.to_string()])
             .env_clear()
+            .env("XDG_DATA_HOME", data_home.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -33,8 +33,13 @@ impl Server {
         Self {
             child,
             address,
-            _data: data,
+            data_home,
         }
+    }
+
+    /// `XDG_DATA_HOME` of commands whose default data directory is the server's.
+    pub(crate) fn data_home(&self) -> &str {
+        self.data_home.path().to_str().unwrap()
     }
 
     /// SIGTERM: it sends its clients away, and ends when their calls have.

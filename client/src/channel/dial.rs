@@ -1,10 +1,11 @@
 //! Makes one connection to one address: TCP or a Unix socket, TLS, HTTP/2.
 
 use std::fmt::Display;
+use std::io::{Error, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder_transport::client::{Config, Connection};
+use larder_transport::client::{Closed, Config, Connection};
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
@@ -62,11 +63,30 @@ impl Dialer {
                 }
             }
         };
-        connection
-            .ready()
-            .await
-            .map_err(|closed| says(address, closed))?;
+        let ready = connection.ready().await;
+        ready.map_err(|closed| match self.may_be_tls(address, &closed) {
+            true => says(
+                address,
+                format_args!("{closed}; if it speaks TLS, it is https://"),
+            ),
+            false => says(address, closed),
+        })?;
         Ok(connection)
+    }
+
+    /// True for what becomes of clear text on a port of TLS: an alert, or an end without
+    /// a word.
+    fn may_be_tls(&self, address: &Address, closed: &Closed) -> bool {
+        let is_clear = !matches!(self.tls.get(address.target), Some(Some(_)));
+        let is_tcp = matches!(address.socket, Socket::Tcp(_));
+        let is_cut = match closed {
+            Closed::Fault(..) => true,
+            Closed::Io { kind, .. } => {
+                matches!(kind, ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset)
+            }
+            _ => false,
+        };
+        is_clear && is_tcp && is_cut
     }
 }
 
@@ -78,11 +98,34 @@ async fn handshake(
     let stream = TlsConnector::from(Arc::clone(&tls.config))
         .connect(tls.name.clone(), socket)
         .await
-        .map_err(|error| says(address, format_args!("the TLS handshake failed: {error}")))?;
+        .map_err(|error| {
+            let hint = match may_be_clear_text(&error) {
+                true => "; if it speaks clear text, it is http://",
+                false => "",
+            };
+            says(
+                address,
+                format_args!("the TLS handshake failed: {error}{hint}"),
+            )
+        })?;
     if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
         return Err(says(address, "the server does not offer HTTP/2"));
     }
     Ok(stream)
+}
+
+/// True for what becomes of TLS on a port of clear text: an answer that is no TLS, or an
+/// end without a word.
+fn may_be_clear_text(error: &Error) -> bool {
+    let inner = error.get_ref().and_then(|it| it.downcast_ref());
+    match inner {
+        Some(rustls::Error::InvalidMessage(_)) => true,
+        Some(_) => false,
+        None => matches!(
+            error.kind(),
+            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset
+        ),
+    }
 }
 
 fn start<I>(io: I, config: &Config) -> Connection

@@ -63,10 +63,7 @@ pub(super) fn snapshots(config: &Config) -> Result<Option<Snapshots>, StartError
     };
     match Snapshots::open(&config.data_dir, snapshot) {
         Ok(snapshots) => Ok(Some(snapshots)),
-        Err(error) => {
-            let folder = config.data_dir.display();
-            Err(StartError::Snapshot(format!("{folder}: {error}")))
-        }
+        Err(error) => Err(StartError::Snapshot(error.to_string())),
     }
 }
 

@@ -24,6 +24,7 @@ use super::remote::{Ask, AskError, Verdict, margin};
 use super::{Grant, Holder, whole_account};
 use crate::clock;
 use crate::config::{ClientCertificateFiles, RemoteAccounts};
+use crate::rate::RateLimiter;
 use crate::telemetry::asking::{Asked, Asking};
 use crate::telemetry::trace_context::{TRACEPARENT, TRACESTATE, TraceContext};
 use crate::tenants::AccountGrant;
@@ -48,6 +49,8 @@ struct Inner {
     knows_v1: AtomicBool,
     default_max_age: Duration,
     asking: Option<Asking>,
+    /// Lines of the log about refusals of this server's own credential.
+    refusals_told: RateLimiter,
 }
 
 /// Why the client cannot be made.
@@ -99,6 +102,7 @@ impl GrpcAsker {
             knows_only_talk: AtomicBool::new(false),
             knows_v1: AtomicBool::new(false),
             default_max_age: remote.default_max_age,
+            refusals_told: RateLimiter::at_most(1),
             asking,
         })))
     }
@@ -217,7 +221,7 @@ impl Inner {
                 {
                     self.knows_only_talk.store(true, Ordering::Relaxed);
                 }
-                Err(error) => return no_answer(&error, times_up),
+                Err(error) => return self.no_answer(&error, times_up),
             }
         }
         let request = talk::GetByTokenReq {
@@ -239,9 +243,9 @@ impl Inner {
             // again.
             Err(error) if error.code == ErrorCode::Unimplemented => {
                 self.knows_only_talk.store(false, Ordering::Relaxed);
-                no_answer(&error, times_up)
+                self.no_answer(&error, times_up)
             }
-            Err(error) => no_answer(&error, times_up),
+            Err(error) => self.no_answer(&error, times_up),
         }
     }
 }
@@ -278,26 +282,29 @@ impl Inner {
         self.knows_v1.store(true, Ordering::Relaxed);
         v1_verdict(response, self.default_max_age, asked_at)
     }
-}
 
-/// What an error says of the token. A refusal of *our* credential is no word
-/// about the caller's. A callee whose time is up may say so, or just reset the
-/// stream (grpc-go does either, as it happens): both mean the same.
-fn no_answer(error: &ConnectError, times_up: Instant) -> Result<Verdict, AskError> {
-    match error.code {
-        ErrorCode::NotFound => Ok(Verdict::Unknown),
-        ErrorCode::Unauthenticated | ErrorCode::PermissionDenied => {
-            tracing::warn!("the Accounts server refuses this server's own credential");
-            let why = "it refuses this server's own credential (accounts_token_file)";
-            Err(AskError::Unavailable(why.into()))
+    /// What an error says of the token. A refusal of *our* credential is no word
+    /// about the caller's. A callee whose time is up may say so, or just reset the
+    /// stream (grpc-go does either, as it happens): both mean the same.
+    fn no_answer(&self, error: &ConnectError, times_up: Instant) -> Result<Verdict, AskError> {
+        match error.code {
+            ErrorCode::NotFound => Ok(Verdict::Unknown),
+            ErrorCode::Unauthenticated | ErrorCode::PermissionDenied => {
+                // Any caller with a token that is unknown here can cause it.
+                if self.refusals_told.take(clock::instant()).is_ok() {
+                    tracing::warn!("the Accounts server refuses this server's own credential");
+                }
+                let why = "it refuses this server's own credential (accounts_token_file)";
+                Err(AskError::Unavailable(why.into()))
+            }
+            ErrorCode::DeadlineExceeded => Err(AskError::TimedOut),
+            _ if clock::instant() + TIMEOUT_UNIT >= times_up => Err(AskError::TimedOut),
+            code => Err(AskError::Unavailable(format!(
+                "{}: {}",
+                code.as_str(),
+                error.message.as_deref().unwrap_or_default()
+            ))),
         }
-        ErrorCode::DeadlineExceeded => Err(AskError::TimedOut),
-        _ if clock::instant() + TIMEOUT_UNIT >= times_up => Err(AskError::TimedOut),
-        code => Err(AskError::Unavailable(format!(
-            "{}: {}",
-            code.as_str(),
-            error.message.as_deref().unwrap_or_default()
-        ))),
     }
 }
 

@@ -18,14 +18,22 @@ impl Config {
         let settings = Settings::from_file(path)?;
         Self::parse(Role::Cache, settings, default_data_dir).map_err(|error| match error {
             ConfigError::Setting { setting, reason } => {
-                let text = std::fs::read_to_string(path).unwrap_or_default();
-                let line = line_of(&text, setting).map_or(String::new(), |n| format!("line {n}, "));
-                let reason = format!("{line}`{setting}`: {reason}");
-                let path = path.into();
-                ConfigError::File { path, reason }
+                ConfigError::of_file(path, setting, &reason)
             }
             other => other,
         })
+    }
+}
+
+impl ConfigError {
+    /// A setting of a file that cannot be, with the line that it stands on.
+    pub fn of_file(path: &Path, setting: &str, reason: &str) -> Self {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let line = line_of(&text, setting).map_or(String::new(), |n| format!("line {n}, "));
+        Self::File {
+            path: path.into(),
+            reason: format!("{line}`{setting}`: {reason}"),
+        }
     }
 }
 
@@ -65,7 +73,7 @@ pub(super) fn suggestion(given: &str) -> Option<String> {
 
 /// Insertions, deletions and replacements from one to the other (Levenshtein 1966;
 /// Wagner and Fischer, 1974).
-fn distance(from: &str, to: &str) -> usize {
+pub(super) fn distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();
     for (index, a) in from.chars().enumerate() {
@@ -119,6 +127,24 @@ mod tests {
             &["line 2", "`snapshot.interval_seconds`"],
         );
         check("log_format = 'xml'", &["line 1", "text", "json", "off"]);
+        for (text, kind) in [
+            ("max_memory = true", "a size, as \"512MiB\""),
+            ("max_memory = -1", "a size, as \"512MiB\""),
+            ("threads = 'x'", "a whole number"),
+            ("threads = -1", "a whole number"),
+            ("listen = 'localhost:1'", "a list, as ["),
+            ("shared_keyspace = 1", "true or false"),
+            ("snapshot = '5m'", "expected a table"),
+            ("telemetry.trace_ratio = 'x'", "expected a number"),
+            (
+                "transport.max_buffered_bytes = '1 elephant'",
+                "the unit must be",
+            ),
+            ("transport.max_buffered_bytes = '1KiB'", "1MiB to 1TiB"),
+        ] {
+            let name = text.split(' ').next().expect("a name");
+            check(text, &["line 1", name, kind]);
+        }
         check("tls_cert = 'a'", &["tls_key"]);
     }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::names::{Kind, Name, names};
-use super::{ConfigError, Settings};
+use super::{ConfigError, Settings, words};
 
 /// Where a setting comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub struct Layers {
 }
 
 /// A variable that existed before the others.
-const LOG_FILTER: (&str, &str) = ("LARDER_LOG", "log_filter");
+pub(super) const LOG_FILTER: (&str, &str) = ("LARDER_LOG", "log_filter");
 
 impl Layers {
     /// Lays the command line over the environment, and that over the file. A variable
@@ -81,7 +81,7 @@ impl Layers {
         layers.lay(&mut merged, &table(command_line), |_| Source::CommandLine);
         let settings = Settings::deserialize_table(merged);
         layers.settings = settings.map_err(|error| ConfigError::Together {
-            reason: error.message().replace('\n', ", "),
+            reason: words::plain(error.message()),
         })?;
         Ok(layers)
     }
@@ -120,7 +120,7 @@ fn checked(name: &Name, variable: &str, text: &str) -> Result<Table, ConfigError
         // The rest of its table may stand elsewhere.
         Err(error) if !error.message().starts_with("missing field") => Err(ConfigError::Variable {
             name: variable.to_owned(),
-            reason: error.message().replace('\n', ", "),
+            reason: words::plain(error.message()),
         }),
         _ => Ok(table),
     }

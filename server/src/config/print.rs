@@ -1,12 +1,14 @@
 //! The configuration in force, as a file that says the same.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 
 use toml::Value;
 
 use super::layers::{Layers, flat, table};
 use super::names::names;
-use super::{ByteSize, Config, Settings, TlsSettings, TransportSettings};
+use super::{ByteSize, Config, Role, Settings, TelemetrySettings, TlsSettings, TransportSettings};
 
 impl Config {
     /// The settings that say all of this, defaults too. What follows from the absence
@@ -45,7 +47,7 @@ impl Config {
             max_batch_keys: Some(limits.max_batch_keys),
             max_list_page: Some(limits.max_list_page),
             log_format: Some(self.log_format),
-            log_filter: self.log_filter.clone(),
+            log_filter: Some(self.log_filter.clone()),
             log_calls_per_second: Some(self.log_calls_per_second),
             drain_grace_seconds: Some(self.drain_grace.as_secs()),
             admin: self.admin.map(|address| address.to_string()),
@@ -64,6 +66,7 @@ impl Config {
     /// secret: those stand in files that it names.
     pub fn print(&self, layers: &Layers) -> String {
         let values = flat(&table(&self.settings()));
+        let dormant = dormant();
         let mut page = String::new();
         let mut section = String::new();
         for name in names() {
@@ -78,11 +81,46 @@ impl Config {
                     let source = layers.source(&name.path);
                     writeln!(page, "{last} = {} # {source}", shown(&name.path, value))
                 }
-                None => writeln!(page, "# {last} is not set"),
+                None if name.path == "anonymous" && self.anonymous_by_default => {
+                    writeln!(
+                        page,
+                        "# {last} = \"default\" # default, while all listeners are local"
+                    )
+                }
+                None => match dormant.get(&name.path) {
+                    Some(value) => {
+                        writeln!(page, "# {last} = {value} # default, without effect here")
+                    }
+                    None => writeln!(page, "# {last} is not set"),
+                },
             };
         }
         page
     }
+}
+
+/// Defaults that count only where another setting, which has none, is given.
+fn dormant() -> BTreeMap<String, Value> {
+    let parse = |settings| {
+        let config = Config::parse(Role::Cache, settings, Path::new(""));
+        flat(&table(&config.expect("the settings are good").settings()))
+    };
+    let some = || Some("a".into());
+    let given = Settings {
+        tls_cert: some(),
+        tls_key: some(),
+        client_ca: some(),
+        accounts: Some("http://localhost:1".into()),
+        telemetry: Some(TelemetrySettings {
+            otlp_endpoint: Some("http://localhost:1".into()),
+            ..TelemetrySettings::default()
+        }),
+        ..Settings::default()
+    };
+    let names = flat(&table(&given));
+    let mut values = parse(given);
+    values.retain(|name, _| !names.contains_key(name));
+    values
 }
 
 /// A value as it is written; a URL without the password that it may hold.

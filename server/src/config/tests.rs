@@ -144,7 +144,7 @@ fn the_command_line_wins_over_the_environment_and_that_over_the_file() {
         .abuse
         .pings
         .expect("a budget");
-    assert_eq!((pings.burst, pings.per_second), (7, 2));
+    assert_eq!((pings.burst, pings.per_second), (Some(7), Some(2)));
     assert_eq!(all.listen.as_deref().map(<[_]>::len), Some(2));
     assert_eq!(all.log_filter.as_deref(), Some("debug"));
     assert_eq!((all.anonymous.as_deref(), &all.admin), (Some("123"), &None));
@@ -157,6 +157,43 @@ fn the_command_line_wins_over_the_environment_and_that_over_the_file() {
     check("transport.abuse.pings.per_second", "larder.toml");
     check("log_filter", "$LARDER_LOG");
     check("max_memory", "default");
+}
+
+#[test]
+fn a_variable_of_a_nested_table_does_without_the_others() {
+    let whole = parse("").expect("defaults").transport.limits.abuse;
+    for name in names::names() {
+        if !name.path.starts_with("transport.abuse.") {
+            continue;
+        }
+        let variable = |asked: &str| (asked == name.variable()).then(|| "12345".to_owned());
+        let layers = Layers::read(None, variable, &Settings::default());
+        let settings = layers.expect(&name.path).settings;
+        let config = Config::parse(Role::Cache, settings, Path::new("data"));
+        let abuse = config.expect(&name.path).transport.limits.abuse;
+        // One number differs, and it is this one.
+        assert_ne!(abuse, whole, "{}", name.path);
+        let printed = format!("{abuse:?}");
+        assert_eq!(printed.matches("12345").count(), 1, "{}", name.path);
+    }
+}
+
+#[test]
+fn a_default_that_counts_only_with_another_setting_is_printed_as_such() {
+    let page = parse("").expect("defaults").print(&Layers::default());
+    for line in [
+        "log_filter = \"info,access=info\" # default",
+        "# accounts_max_age_seconds = 10 # default, without effect here",
+        "# anonymous = \"default\" # default, while all listeners are local",
+        "# reload_seconds = 10 # default, without effect here",
+        "# client_certificates = \"required\" # default, without effect here",
+        "# trace_ratio = 0.01 # default, without effect here",
+        "# service_name = \"larder\" # default, without effect here",
+        "# tls_cert is not set",
+        "max_header_list_bytes = \"16KiB\" # default",
+    ] {
+        assert!(page.lines().any(|it| it == line), "{line}:\n{page}");
+    }
 }
 
 #[test]
@@ -238,7 +275,12 @@ fn the_transport_is_told_what_the_file_says() {
     .expect("a configuration");
     assert_eq!(config.transport.limits.times.idle, Duration::from_secs(5));
     let pings = config.transport.limits.abuse.pings;
-    assert_eq!((pings.burst, pings.per_second, pings.per_work), (7, 3, 0));
+    assert_eq!((pings.burst, pings.per_second, pings.per_work), (7, 3, 1));
+    let sizes =
+        parse("[transport]\nmax_header_list_bytes = '64 KiB'\nmax_buffered_bytes = 2097152");
+    let sizes = sizes.expect("sizes").transport;
+    assert_eq!(sizes.limits.max_header_list_bytes, 64 << 10);
+    assert_eq!(sizes.max_buffered_bytes, 2 << 20);
     let check = |toml: &str, setting: &str| {
         let error = parse(toml).expect_err(toml).to_string();
         assert!(error.starts_with(&format!("{setting}: ")), "{error}");

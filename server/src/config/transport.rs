@@ -8,7 +8,7 @@ use larder_transport::limits::{AbuseLimits, Budget, Limits, Times};
 use larder_transport::serve;
 use serde::{Deserialize, Serialize};
 
-use super::{Config, ConfigError, within};
+use super::{ByteSize, Config, ConfigError, within};
 
 /// How long calls in flight may take on a connection that is sent away because
 /// of its age. At shutdown the server's own grace ends them before.
@@ -82,25 +82,52 @@ impl Limit<u64> for Duration {
     }
 }
 
+/// With a unit.
+impl Limit<ByteSize> for u32 {
+    fn put(&mut self, written: ByteSize) {
+        // Its range fits.
+        *self = Self::try_from(written.0).unwrap_or(Self::MAX);
+    }
+
+    fn written(&self) -> ByteSize {
+        ByteSize((*self).into())
+    }
+}
+
+impl Limit<ByteSize> for usize {
+    fn put(&mut self, written: ByteSize) {
+        *self = Self::try_from(written.0).unwrap_or(Self::MAX);
+    }
+
+    fn written(&self) -> ByteSize {
+        ByteSize(*self as u64)
+    }
+}
+
+const fn bytes(least: u64, most: u64) -> std::ops::RangeInclusive<ByteSize> {
+    ByteSize(least)..=ByteSize(most)
+}
+
 /// More than anybody waits.
 const DAY: u64 = 24 * 3600;
-const GIB: usize = 1 << 30;
+const KIB: u64 = 1 << 10;
+const GIB: u64 = 1 << 30;
 
 settings! {
     max_unproven_connections: usize, 1..=1_000_000, max_unproven_connections;
     max_handshakes: usize, 1..=100_000, max_handshakes;
-    max_buffered_bytes: usize, 1 << 20..=1 << 40, max_buffered_bytes;
-    header_table_bytes: u32, 4096..=1 << 20, limits.header_table_bytes;
+    max_buffered_bytes: ByteSize, bytes(1 << 20, 1 << 40), max_buffered_bytes;
+    header_table_bytes: ByteSize, bytes(4 * KIB, 1 << 20), limits.header_table_bytes;
     max_concurrent_streams: u32, 1..=1_000_000, limits.max_concurrent_streams;
-    stream_window_bytes: u32, 65_535..=1 << 30, limits.stream_window_bytes;
-    connection_window_bytes: u32, 65_535..=1 << 30, limits.connection_window_bytes;
-    max_header_list_bytes: u32, 1024..=1 << 20, limits.max_header_list_bytes;
-    max_header_block_bytes: usize, 1024..=1 << 24, limits.max_header_block_bytes;
+    stream_window_bytes: ByteSize, bytes(65_535, GIB), limits.stream_window_bytes;
+    connection_window_bytes: ByteSize, bytes(65_535, GIB), limits.connection_window_bytes;
+    max_header_list_bytes: ByteSize, bytes(KIB, 1 << 20), limits.max_header_list_bytes;
+    max_header_block_bytes: ByteSize, bytes(KIB, 1 << 24), limits.max_header_block_bytes;
     max_continuations: u32, 0..=10_000, limits.max_continuations;
     max_frames_per_turn: u32, 1..=100_000, limits.max_frames_per_turn;
-    max_output_bytes: usize, 16 << 10..=GIB, limits.max_output_bytes;
-    max_unsent_bytes: usize, 64 << 10..=GIB, limits.max_unsent_bytes;
-    max_assembly_bytes: usize, 64 << 10..=GIB, limits.max_assembly_bytes;
+    max_output_bytes: ByteSize, bytes(16 * KIB, GIB), limits.max_output_bytes;
+    max_unsent_bytes: ByteSize, bytes(64 * KIB, GIB), limits.max_unsent_bytes;
+    max_assembly_bytes: ByteSize, bytes(64 * KIB, GIB), limits.max_assembly_bytes;
     handshake_seconds: u64, 1..=DAY, limits.times.handshake;
     first_request_seconds: u64, 1..=DAY, limits.times.first_request;
     preface_seconds: u64, 1..=DAY, limits.times.preface;
@@ -119,17 +146,16 @@ const fn seconds(number: u64) -> Duration {
 }
 
 /// A token bucket: so many at once, so many more a second, and so many more for
-/// each call answered.
+/// each call answered. What is left out keeps its default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BudgetSettings {
     /// At once.
-    pub burst: u32,
+    pub burst: Option<u32>,
     /// A second.
-    pub per_second: u32,
+    pub per_second: Option<u32>,
     /// For each call answered.
-    #[serde(default)]
-    pub per_work: u32,
+    pub per_work: Option<u32>,
 }
 
 macro_rules! budgets {
@@ -148,10 +174,14 @@ macro_rules! budgets {
         impl AbuseSettings {
             fn set(&self, limits: &mut AbuseLimits) -> Result<(), ConfigError> {
                 $(
-                    if let Some(BudgetSettings { burst, per_second, per_work }) = self.$name {
+                    if let Some(given) = self.$name {
                         let name = concat!("transport.abuse.", stringify!($name));
-                        let burst = within(name, Some(burst), 1, 1..=u32::MAX)?;
-                        limits.$name = Budget { burst, per_second, per_work };
+                        let Budget { burst, per_second, per_work } = limits.$name;
+                        limits.$name = Budget {
+                            burst: within(name, given.burst, burst, 1..=u32::MAX)?,
+                            per_second: given.per_second.unwrap_or(per_second),
+                            per_work: given.per_work.unwrap_or(per_work),
+                        };
                     }
                 )+
                 Ok(())
@@ -161,7 +191,11 @@ macro_rules! budgets {
                 Self {
                     $($name: Some({
                         let Budget { burst, per_second, per_work } = limits.$name;
-                        BudgetSettings { burst, per_second, per_work }
+                        BudgetSettings {
+                            burst: Some(burst),
+                            per_second: Some(per_second),
+                            per_work: Some(per_work),
+                        }
                     }),)+
                 }
             }

@@ -48,7 +48,7 @@ pub(crate) fn begin<S: Store>(call: &Call<S>) {
 }
 
 /// Ends a call: the talk's interceptor, after the fact. It is counted; then whoever watches is told,
-/// its span is queued, and the log has its line: every error has one, but for floods of refusals
+/// its span is queued, and the log has its line: every error has one, but in floods
 /// ([`crate::refusals`]), and calls that went well as far as the log's rate goes.
 pub(crate) fn finish<S: Store>(call: &Call<S>) {
     let outcome = call.outcome().unwrap_or(Outcome::OK);

@@ -577,7 +577,7 @@ const DATABASE_DELAY: Duration = Duration::from_secs(1);
 
 /// The change may be on the disk or not: the next one finds out. Who calls is told
 /// no path and no cause of the machine's.
-fn database_failure(error: &DatabaseError) -> Failure {
+pub(super) fn database_failure(error: &DatabaseError) -> Failure {
     let cause = error.source().map(ToString::to_string);
     tracing::error!(
         cause = cause.as_deref().unwrap_or("-"),

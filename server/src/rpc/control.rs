@@ -19,6 +19,7 @@ use larder_model::{
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
+use super::accounts_v1::database_failure;
 use super::request_id::{self, Repeat, check_attempt};
 use crate::call::Call;
 use crate::clock::{self, Clock};
@@ -173,6 +174,23 @@ impl Control {
         }
     }
 
+    /// Learns of changes whose caller was told of a failure, and which are on the disk all
+    /// the same: a repeat is to get the answer that the first one should have had.
+    async fn settle(&self, now: Time) -> Result<(), Failure> {
+        if self.accounts.is_doubtful() {
+            let accounts = Arc::clone(&self.accounts);
+            let settled = tokio::task::spawn_blocking(move || accounts.settle()).await;
+            let settled = settled.map_err(|_| Failure::new(Reason::Internal, "not read"))?;
+            settled.map_err(|error| database_failure(&error))?;
+        }
+        // Under the lock: nobody is to look between the two.
+        let mut window = self.window.lock();
+        for receipt in self.accounts.take_receipts() {
+            restore(&mut window, now, clock::unix_millis(), receipt);
+        }
+        Ok(())
+    }
+
     pub(super) fn accounts(&self) -> &Accounts {
         &self.accounts
     }
@@ -186,6 +204,9 @@ impl Control {
         asked: Asked<'_>,
         work: Work<T, impl FnOnce(&Accounts, Effect<'_>) -> Result<T, Failure> + Send + 'static>,
     ) -> Result<T, Failure> {
+        if !asked.id.is_empty() && asked.mode == Mode::Apply {
+            self.settle(call.store_call(false).now).await?;
+        }
         let claim = match self.known(call, &asked)? {
             Known::Answer(answer) => return Ok(answer),
             Known::Nothing(claim) => claim,
@@ -281,4 +302,65 @@ fn decode<T: Answer>(bytes: &[u8]) -> Result<T, Failure> {
     // The fingerprint holds the method, so it is of this type.
     T::decode(&mut &*bytes)
         .map_err(|_| Failure::new(Reason::Internal, "the answer is of another change"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use larder_accounts::AccountSettings;
+    use larder_model::AccountName;
+
+    use super::*;
+
+    /// The answer of a change that seemed to fail comes as that of an earlier process
+    /// does: from the accounts, when they have read the disk.
+    #[tokio::test]
+    async fn an_answer_that_is_found_on_the_disk_later_is_given_to_the_next_repeat() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let open = || {
+            let entropy = Box::new(|bytes: &mut [u8]| bytes.fill(7));
+            let accounts = Accounts::open(folder.path(), UnixMillis::new(0), entropy);
+            Arc::new(accounts.expect("accounts"))
+        };
+        let now_ms = clock::unix_millis();
+        let receipt = |_: Made<'_>| Receipt {
+            id: "id".to_owned(),
+            fingerprint: [7; 16],
+            made_at: UnixMillis::new(now_ms),
+            until: UnixMillis::new(now_ms + 600_000),
+            answer: b"answer".to_vec(),
+        };
+        let effect = Effect {
+            mode: Mode::Apply,
+            receipt: Some(&receipt),
+        };
+        let name = AccountName::parse("shop").expect("a name");
+        let made = open().create_account(name, AccountSettings::default(), effect);
+        made.expect("there is room");
+
+        let control = Control {
+            accounts: open(),
+            window: Arc::new(Mutex::new(Window::new(Duration::from_secs(600), 8))),
+        };
+        let now = Time::from_millis(5);
+        let request = Request {
+            id: RequestId::parse("id").expect("an id"),
+            fingerprint: Fingerprint([7; 16]),
+            item: 0,
+        };
+        let known = || {
+            control
+                .window
+                .lock()
+                .look(now, request)
+                .expect("one request")
+        };
+        assert_eq!(known(), None);
+        control.settle(now).await.expect("the disk is good");
+        assert_eq!(known().as_deref(), Some(&b"answer"[..]));
+        // What is known stays.
+        control.settle(now).await.expect("the disk is good");
+        assert_eq!(known().as_deref(), Some(&b"answer"[..]));
+    }
 }

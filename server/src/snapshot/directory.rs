@@ -26,6 +26,8 @@ const RUNNING: &str = "running";
 const KEPT: usize = 2;
 /// Damaged ones that are kept, beside those that were put aside since the start.
 const KEPT_DAMAGED: usize = 4;
+/// Names that are tried for a snapshot to be put aside under.
+const MOST_TRIED: usize = 1000;
 
 /// What became of a snapshot's file, by its extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +65,15 @@ pub(crate) struct Directory {
     path: PathBuf,
     /// The numbers of those that this process put aside.
     aside: Mutex<Vec<u64>>,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // Closing the file does not do: a child process that is just being started
+        // holds a copy of it until it runs its own program.
+        let _ = self.lock.unlock();
+    }
 }
 
 impl Directory {
@@ -74,7 +84,8 @@ impl Directory {
             std::fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
-                .create(&path)?;
+                .create(&path)
+                .map_err(at(&path))?;
             // A file that is on the disk is of no use in a folder that is not.
             sync(data_dir)?;
             data_dir
@@ -82,20 +93,23 @@ impl Directory {
                 .filter(|it| it.is_dir())
                 .map_or(Ok(()), sync)?;
         }
+        let lock_path = path.join(LOCK);
         let lock = file_options()
             .create(true)
             .truncate(false)
-            .open(path.join(LOCK))?;
+            .open(&lock_path)
+            .map_err(at(&lock_path))?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => {
-                io::Error::new(io::ErrorKind::ResourceBusy, "another server uses it")
+                let error = io::Error::new(io::ErrorKind::ResourceBusy, "another server uses it");
+                at(&path)(error)
             }
-            TryLockError::Error(error) => error,
+            TryLockError::Error(error) => at(&lock_path)(error),
         })?;
         Ok(Self {
             path,
             aside: Mutex::default(),
-            _lock: lock,
+            lock,
         })
     }
 
@@ -119,10 +133,11 @@ impl Directory {
 
     /// The last snapshot is on the disk.
     pub(super) fn mark_ended(&self) -> io::Result<()> {
-        match std::fs::remove_file(self.path.join(RUNNING)) {
+        let running = self.path.join(RUNNING);
+        match std::fs::remove_file(&running) {
             // Somebody else took it away.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            done => done?,
+            done => done.map_err(at(&running))?,
         }
         self.sync()
     }
@@ -162,7 +177,8 @@ impl Directory {
     /// A file for the snapshot to be written to.
     pub(super) fn create(&self, number: u64) -> io::Result<(PathBuf, File)> {
         let path = self.file(number, State::Part);
-        let file = file_options().create_new(true).open(&path)?;
+        let file = file_options().create_new(true).open(&path);
+        let file = file.map_err(at(&path))?;
         Ok((path, file))
     }
 
@@ -173,11 +189,22 @@ impl Directory {
     }
 
     /// Puts a snapshot aside that is of no use here: it counts no more, and can be looked
-    /// at.
+    /// at. If one of its number lies there already, it gets the next number that is free:
+    /// numbers of whole ones come again when somebody copies them back.
     pub(super) fn put_aside(&self, number: u64, state: State) -> io::Result<PathBuf> {
-        let aside = self.file(number, state);
+        let is_free = |number: &u64| {
+            let there = self.file(*number, state).symlink_metadata();
+            there.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        };
+        // Nobody else makes files here.
+        let free = (number..=u64::MAX).take(MOST_TRIED).find(is_free);
+        let free = free.ok_or_else(|| {
+            let why = "too many with its number, or one above it, were put aside before";
+            io::Error::new(io::ErrorKind::AlreadyExists, why)
+        })?;
+        let aside = self.file(free, state);
         std::fs::rename(self.file(number, State::Whole), &aside)?;
-        self.aside.lock().push(number);
+        self.aside.lock().push(free);
         self.sync()?;
         Ok(aside)
     }
@@ -209,7 +236,8 @@ impl Directory {
     /// What has the name of a snapshot in a state, newest first.
     fn list(&self, state: State) -> io::Result<Vec<(u64, PathBuf)>> {
         let mut found = Vec::new();
-        for file in std::fs::read_dir(&self.path)? {
+        let files = std::fs::read_dir(&self.path).map_err(at(&self.path))?;
+        for file in files {
             let path = file?.path();
             let has = |name: Option<&std::ffi::OsStr>| {
                 name.and_then(|name| name.to_str().map(str::to_owned))
@@ -245,17 +273,25 @@ pub(super) fn mark_unused(data_dir: &Path) -> io::Result<()> {
 }
 
 fn mark(folder: &Path) -> io::Result<()> {
+    let running = folder.join(RUNNING);
     file_options()
         .create(true)
         .truncate(false)
-        .open(folder.join(RUNNING))?
-        .sync_all()?;
+        .open(&running)
+        .and_then(|file| file.sync_all())
+        .map_err(at(&running))?;
     sync(folder)
+}
+
+/// Says of which file or folder an error is.
+fn at(path: &Path) -> impl FnOnce(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 /// The names in a folder are on the disk.
 fn sync(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(at(folder))
 }
 
 /// Values are for their owner's eyes.

@@ -68,6 +68,7 @@ impl Saver {
     ) -> io::Result<Self> {
         let (orders, received) = mpsc::channel();
         let cancelled = Arc::new(AtomicBool::new(false));
+        stats.set_interval(snapshots.config.interval);
         let work = Work {
             directory: snapshots.directory,
             engine,
@@ -109,6 +110,7 @@ impl Work {
             match order {
                 Ok(Order::Interval(interval)) => {
                     self.interval = interval;
+                    self.stats.set_interval(interval);
                     due = self.due();
                 }
                 Ok(Order::Last(done)) => {

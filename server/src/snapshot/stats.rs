@@ -11,6 +11,8 @@ use crate::telemetry::exposition::Page;
 /// Counted by the one thread that saves.
 #[derive(Debug, Default)]
 pub(crate) struct Stats {
+    /// 0: at the end only.
+    interval_ms: AtomicU64,
     saves: AtomicU64,
     failures: AtomicU64,
     skips: AtomicU64,
@@ -25,6 +27,11 @@ pub(crate) struct Stats {
 }
 
 impl Stats {
+    pub(super) fn set_interval(&self, interval: Option<Duration>) {
+        let ms = interval.map_or(0, |it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
+        self.interval_ms.store(ms, Relaxed);
+    }
+
     pub(super) fn saved(&self, saved: &Saved, took: Duration) {
         self.saves.fetch_add(1, Relaxed);
         self.is_failing.store(false, Relaxed);
@@ -66,6 +73,11 @@ impl Stats {
             format!("{}.{:03}", ms / 1000, ms % 1000)
         };
         let number = |count: &AtomicU64| count.load(Relaxed);
+        page.gauge(
+            "larder_snapshot_interval_seconds",
+            "How often a snapshot is due; 0: only at the end.",
+        )
+        .value(seconds(&self.interval_ms));
         page.counter(
             "larder_snapshot_saves_total",
             "Snapshots that were written.",

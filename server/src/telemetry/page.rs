@@ -194,6 +194,11 @@ impl<S: Store> Metrics<S> {
             "Bytes kept for clients that do not read, and of requests that are not whole.",
         )
         .value(self.transport.buffered_bytes());
+        page.gauge(
+            "larder_transport_buffered_limit_bytes",
+            "The most of them, above which calls are refused.",
+        )
+        .value(self.transport.max_buffered_bytes());
         page.gauge("larder_transport_connections", "Connections that are open.")
             .value(self.transport.registry().connections());
         page.gauge("larder_build_info", "Always 1; its labels say what runs.")

@@ -29,13 +29,13 @@ use crate::call::{Call, Moment, Outcome as CallOutcome};
 use crate::clock;
 use crate::config::Role;
 use crate::connection::{Connection, Identity, same_secret};
+use crate::edge::metadata_too_large;
 use crate::failure::Failure;
 use crate::layers::admit::{CallHead, Fields, authorize, authorize_known, is_known};
 use crate::layers::finish::{begin, finish};
 use crate::layers::shed::Stage;
 use crate::layers::tap::{self, no_time, no_time_prepared};
 use crate::methods::{Method, Typed};
-use crate::refusals::Cause;
 use crate::rpc::cache_v1::CacheV1;
 use crate::rpc::reply::ReplyTo;
 use crate::rpc::status::{grpc_status, not_decoded};
@@ -320,10 +320,7 @@ impl<S: Store> Handler for TypedLane<S> {
                 let description = format!("holds {why}");
                 Failure::field(Reason::MetadataInvalid, "metadata", description)
             }
-            HeadFault::TooLarge { max } => {
-                let message = format!("the metadata has more bytes than the limit of {max}");
-                Failure::new(Reason::MetadataTooLarge, message)
-            }
+            HeadFault::TooLarge { max } => metadata_too_large(max),
         };
         let connection = Arc::clone(&self.lane.connection);
         let call = Call::new(&Method::UNKNOWN, connection, clock::instant(), None);
@@ -448,7 +445,7 @@ impl<S: Store> Handler for TypedLane<S> {
         if self.shed > 0 {
             let shed = std::mem::take(&mut self.shed);
             let refusals = &self.lane.connection.core.refusals;
-            refusals.count_unseen(Cause::Overloaded, shed);
+            refusals.count_shed(shed);
         }
     }
 }
@@ -616,7 +613,7 @@ impl<S: Store> TypedLane<S> {
     ) -> Outcome<Work<S>> {
         let routed = request.method;
         let connection = &self.lane.connection;
-        let has_line = connection.core.refusals.lines_are_left(request.now);
+        let has_line = connection.core.refusals.shed_has_line(request.now);
         if routed.head.is_plain() && !has_line {
             self.shed += 1;
             return Outcome::Refused(no_time_prepared());

@@ -60,7 +60,18 @@ pub(super) enum Agreed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HandshakeError {
     Failed,
+    /// What came is no TLS: HTTP in clear text, as it happens.
+    ClearText,
     TimedOut,
+}
+
+impl HandshakeError {
+    fn of(error: &io::Error) -> Self {
+        match error.get_ref().and_then(|it| it.downcast_ref()) {
+            Some(rustls::Error::InvalidMessage(_)) => Self::ClearText,
+            _ => Self::Failed,
+        }
+    }
 }
 
 /// Shakes hands within `time`.
@@ -81,7 +92,7 @@ pub(super) async fn handshake<I: AsyncRead + AsyncWrite + Unpin>(
     };
     let stream = match tokio::time::timeout(time, shaken).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(_)) => return Err(HandshakeError::Failed),
+        Ok(Err(error)) => return Err(HandshakeError::of(&error)),
         Err(_) => return Err(HandshakeError::TimedOut),
     };
     let (_, session) = stream.get_ref();

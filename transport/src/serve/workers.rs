@@ -247,8 +247,13 @@ impl<S: Serve> Thread<S> {
             let (stream, agreed, info) = match shaken {
                 Ok(shaken) => shaken,
                 Err(error) => {
+                    if error == HandshakeError::ClearText {
+                        self.count(Counter::HandshakesClearText);
+                    }
                     self.count(match error {
-                        HandshakeError::Failed => Counter::HandshakesFailed,
+                        HandshakeError::Failed | HandshakeError::ClearText => {
+                            Counter::HandshakesFailed
+                        }
                         HandshakeError::TimedOut => Counter::HandshakesTimedOut,
                     });
                     return Ok(None);

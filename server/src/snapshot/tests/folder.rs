@@ -166,6 +166,52 @@ fn what_was_put_aside_stays_as_long_as_it_was_said() {
 }
 
 #[test]
+fn a_folder_that_cannot_be_used_is_named() {
+    let home = Home::new();
+    let folder = home.folder.path().join("snapshots");
+    let snapshots = home.open(true);
+    std::fs::create_dir(folder.join("running")).expect("there is room");
+    let error = snapshots.directory.mark_running().expect_err("no file");
+    assert!(error.to_string().contains("snapshots/running: "), "{error}");
+    std::fs::remove_dir_all(&folder).expect("it is there");
+    let error = snapshots.directory.whole().expect_err("no folder");
+    assert!(error.to_string().contains("snapshots: "), "{error}");
+    std::fs::write(&folder, "").expect("there is room");
+    let error = Directory::open(home.folder.path()).expect_err("a file");
+    assert!(error.to_string().contains("snapshots: "), "{error}");
+}
+
+#[test]
+fn what_was_put_aside_before_is_not_written_over() {
+    let home = Home::new();
+    drop(home.open(true));
+    let later = |content: &[u8]| {
+        let header = Header {
+            format: format::FORMAT + 1,
+            number: 1,
+            begun_unix_ms: 0,
+            end_version: 5,
+        };
+        [&header.encode()[..], content].concat()
+    };
+    // Somebody copies a whole one back under the number that it had, again and again.
+    let contents: [&[u8]; 3] = [b"first", b"second", b"third"];
+    for content in contents {
+        std::fs::write(home.file(1), later(content)).expect("the disk has room");
+        let snapshots = home.open(true);
+        assert_eq!(home.load(&snapshots, &engine(1 << 50)), None);
+        assert!(!home.file(1).exists());
+    }
+    assert_eq!(numbers(&home, "unknown-format"), [1, 2, 3]);
+    for (number, content) in (1..).zip(contents) {
+        let kept = std::fs::read(home.file(number).with_extension("unknown-format"));
+        assert_eq!(kept.expect("it is kept"), later(content), "{number}");
+    }
+    // Numbers of new ones are above them.
+    assert_eq!(home.save(&home.open(true), &filled(3)).number, 4);
+}
+
+#[test]
 fn a_snapshot_of_a_later_version_waits_for_that_version() {
     let home = Home::new();
     let header = Header {

@@ -141,6 +141,7 @@ async fn what_was_agreed_on_is_to_be_spoken() {
     // It may be reset instead of closed.
     let _ = soon(io.read_to_end(&mut back)).await;
     until(|| running.stats().of(Counter::HandshakesFailed) == 2).await;
+    assert_eq!(running.stats().of(Counter::HandshakesClearText), 1);
     running.drain();
 }
 
@@ -208,6 +209,16 @@ async fn a_handshake_has_its_time() {
         let done = handshake(&tls, far, time, &places).await;
         assert_eq!(done.err(), Some(HandshakeError::TimedOut));
         assert_eq!(start.elapsed().as_secs(), 10);
+    }
+    // Clear text.
+    for bytes in [
+        &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],
+        b"GET / HTTP/1.1\r\n",
+    ] {
+        let (mut near, far) = tokio::io::duplex(1 << 16);
+        near.write_all(bytes).await.unwrap();
+        let done = handshake(&tls, far, time, &places).await;
+        assert_eq!(done.err(), Some(HandshakeError::ClearText));
     }
     // A client that leaves.
     let (near, far) = tokio::io::duplex(1 << 16);
