@@ -3,7 +3,7 @@
 //!
 //! Who may compress what, and tells whom so, is decided elsewhere: in the client's
 //! role by `client/`, on the server by the handler, which uses this and
-//! [`Reply::compressed`](crate::rpc::Reply).
+//! [`Reply::compressed`](crate::rpc::Reply::compressed).
 
 use std::cell::RefCell;
 use std::fmt;
@@ -21,6 +21,8 @@ const LEVEL: u32 = 2;
 const WINDOW_BITS: u8 = 15;
 /// RFC 1952, section 2.3.1: `ID1`, `ID2`, and deflate.
 const MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
+/// What is made at a time of a message that is too large.
+const SCRATCH_BYTES: usize = 16 << 10;
 /// RFC 1951: what deflate can make of one byte at the most. A block of 258-byte
 /// repeats takes two bits for each, and nothing does better.
 const MOST_BYTES_OF_ONE: usize = 1032;
@@ -83,10 +85,10 @@ pub fn compress(message: &[u8]) -> Option<Vec<u8>> {
 
 /// Makes a compressed message whole: one member of RFC 1952, and nothing after it.
 ///
-/// What it says of its length (`ISIZE`, section 2.3.1) bounds what is set aside: no
-/// byte above that is ever made, let alone kept, and nothing at all if that is more
-/// than `max`, or more than so few bytes can come to. A bomb costs what the reading of
-/// its last four bytes does.
+/// What it says of its length (`ISIZE`, section 2.3.1) bounds what is set aside, and
+/// what is made of it: no byte above that is, and nothing at all is kept if that is more
+/// than `max`, or more than so few bytes can come to. A bomb costs no more time than a
+/// message of `max` bytes does, and 16 KiB.
 ///
 /// # Errors
 /// Why it has no content.
@@ -95,13 +97,17 @@ pub fn decompress(message: &[u8], max: usize) -> Result<Bytes, Refused> {
         return Err(Refused::Malformed);
     };
     let bytes = u32::from_le_bytes(size) as usize;
-    let is_likely = message.starts_with(&MAGIC)
-        && bytes <= message.len().saturating_mul(MOST_BYTES_OF_ONE);
+    let is_likely =
+        message.starts_with(&MAGIC) && bytes <= message.len().saturating_mul(MOST_BYTES_OF_ONE);
     if !is_likely {
         return Err(Refused::Malformed);
     }
     if bytes > max {
-        return Err(Refused::TooLarge { bytes, max });
+        // The last four bytes of one that is cut short say anything.
+        return Err(match goes_beyond(message, max) {
+            true => Refused::TooLarge { bytes, max },
+            false => Refused::Malformed,
+        });
     }
     // One more, for a decoder that is to find the end of nothing.
     let mut out = Vec::with_capacity(bytes + 1);
@@ -114,6 +120,27 @@ pub fn decompress(message: &[u8], max: usize) -> Result<Bytes, Refused> {
         return Err(Refused::Malformed);
     }
     Ok(out.into())
+}
+
+/// Whether a message is larger than `max` when it is whole: by making it so, and keeping
+/// none of it.
+#[cold]
+fn goes_beyond(message: &[u8], max: usize) -> bool {
+    let mut inflate = Decompress::new_gzip(WINDOW_BITS);
+    let mut scratch = Vec::with_capacity(SCRATCH_BYTES);
+    let mut left = message;
+    while inflate.total_out() <= max as u64 {
+        scratch.clear();
+        let before = (inflate.total_in(), inflate.total_out());
+        let went = inflate.decompress_vec(left, &mut scratch, FlushDecompress::None);
+        let read = usize::try_from(inflate.total_in() - before.0).unwrap_or(usize::MAX);
+        left = left.get(read..).unwrap_or_default();
+        let goes_on = matches!(went, Ok(Status::Ok | Status::BufError));
+        if !goes_on || before == (inflate.total_in(), inflate.total_out()) {
+            break;
+        }
+    }
+    inflate.total_out() > max as u64
 }
 
 #[cfg(test)]
@@ -194,8 +221,11 @@ mod tests {
         };
         for cut in 0..packed.len() {
             // The four bytes before the cut may say anything of the length.
-            let cut = decompress(&packed[..cut], 1 << 30);
-            assert!(cut.is_err());
+            for max in [0, 10_000, 1 << 30] {
+                let refused = decompress(&packed[..cut], max);
+                let is_beyond = matches!(refused, Err(Refused::TooLarge { .. }));
+                assert!(refused.is_err() && (!is_beyond || max == 0), "{cut} {max}");
+            }
         }
         check("no gzip", &text(100));
         check("more after it", &[&packed[..], &packed[..]].concat());
@@ -220,6 +250,7 @@ mod tests {
         let (bytes, max) = (message.len(), 1 << 20);
         let refused = Refused::TooLarge { bytes, max };
         assert_eq!(decompress(&packed, max), Err(refused));
+        assert_eq!(decompress(&packed, bytes).unwrap(), message);
         let mut humble = packed;
         let end = humble.len();
         humble[end - 4..].copy_from_slice(&100_u32.to_le_bytes());

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::Readiness;
 use super::answer::Trailers;
-use super::assembly::{PREFIX_BYTES, write_prefix};
+use super::assembly::{Encoding, PREFIX_BYTES, write_prefix};
 use super::blocks::Blocks;
 use super::calls::{Calls, Key, Place, Shape};
 use super::config::Config;
@@ -174,7 +174,11 @@ impl Core {
             None => Shape::Stream,
         };
         let receive = ReceiveWindow::new(self.config.stream_window_bytes);
-        let key = self.calls.begin(shape, deadline, receive);
+        let encoding = match self.config.takes_gzip {
+            true => Encoding::Identity,
+            false => Encoding::Unasked,
+        };
+        let key = self.calls.begin(shape, deadline, receive, encoding);
         if let Some(deadline) = deadline
             && self.times.keep_deadline(deadline)
         {
@@ -183,7 +187,7 @@ impl Core {
         if has_room {
             self.open(key, head, now);
             if let Some(message) = message {
-                self.send_whole(key, message);
+                self.send_whole(key, head.fixed.flag, message);
             }
             self.show_readiness();
         } else {
@@ -199,7 +203,7 @@ impl Core {
         if let Some(message) = message {
             framed.resize(PREFIX_BYTES, 0);
             message(&mut framed);
-            fits = write_prefix(&mut framed, 0);
+            fits = write_prefix(&mut framed, 0, head.fixed.flag);
         }
         if let Some(call) = self.calls.at(key) {
             call.sending.is_last = !framed.is_empty();
