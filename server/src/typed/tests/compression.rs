@@ -212,3 +212,55 @@ async fn a_request_in_another_encoding_is_told_those_that_there_are() {
         }
     }
 }
+
+/// The most that the server of these tests receives at a time is 1 MiB.
+#[tokio::test(start_paused = true)]
+async fn what_a_request_is_when_it_is_whole_counts_as_received() {
+    let server = server(&Arc::new(Clock::start_steady()));
+    let (client, _course) = connect(&server).await;
+    let zipped = |message: Vec<u8>| {
+        let packed = gzip::compress(&message).expect("smaller");
+        let length = u32::try_from(packed.len()).expect("short");
+        [&[1][..], &length.to_be_bytes(), &packed].concat()
+    };
+    let set = |bytes: usize| cache::SetRequest {
+        key: b"k".to_vec(),
+        value: vec![b'x'; bytes],
+        ..cache::SetRequest::default()
+    };
+    let load = |bytes: usize| cache::LoadRequest {
+        entries: vec![cache::Entry {
+            key: b"k".to_vec(),
+            value: vec![b'x'; bytes],
+            ..cache::Entry::default()
+        }],
+        ..cache::LoadRequest::default()
+    };
+    let metadata = [("grpc-encoding", "gzip".to_owned())];
+    for (bytes, status, reason) in [
+        (900 << 10, "0", None),
+        (2 << 20, "14", Some("OVERLOADED")),
+        (900 << 10, "0", None),
+        (6 << 20, "8", Some("MESSAGE_TOO_LARGE")),
+        (900 << 10, "0", None),
+    ] {
+        for (path, body) in [
+            (
+                "/larder.cache.v1.CacheService/Set",
+                set(bytes).encode_to_vec(),
+            ),
+            (LOAD, load(bytes).encode_to_vec()),
+        ] {
+            let body = zipped(body);
+            assert!(body.len() < 10_000);
+            let seen = ask(&client, path, &metadata, &body).await;
+            assert_eq!(seen.status.as_deref(), Some(status), "{path} {bytes}");
+            let shown = format!("{:?}", seen.details);
+            assert!(
+                reason.is_none_or(|reason| shown.contains(reason)),
+                "{shown}"
+            );
+            seen.check_reason();
+        }
+    }
+}
