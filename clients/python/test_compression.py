@@ -89,5 +89,6 @@ def test_an_answer_in_json_is_compressed_if_its_caller_reads_that(server, settin
         content = gzip.decompress(content)
     else:
         assert "content-encoding" not in answer.headers
+    assert ("accept-encoding" in answer.headers.get("vary", "")) == (setting == "on")
     assert json.loads(content)["hit"]["key"] == "YQ=="
     connection.close()

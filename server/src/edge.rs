@@ -123,6 +123,11 @@ impl<S: Store> Edge<S> {
                 .headers_mut()
                 .insert(DRY_RUN, HeaderValue::from_static("1"));
         }
+        if self.core().compression.answers_above.is_some() && !call.is_grpc {
+            // Whoever keeps answers keeps each for those who offer the same.
+            let offer = HeaderValue::from(header::ACCEPT_ENCODING);
+            response.headers_mut().append(header::VARY, offer);
+        }
         self.core().origins.allow(origin, response.headers_mut());
         call.answered(response)
     }
