@@ -229,9 +229,8 @@ impl Client {
         request: &Q,
         repeat: Repeat,
     ) -> Result<Replies<R>, Error> {
-        let encoded = Encoded::new(request)?;
         let coding = match self.compress_above() {
-            Some(above) if encoded.bytes >= above => Coding::Gzip,
+            Some(above) if Encoded::new(request)?.bytes >= above => Coding::Gzip,
             _ => Coding::Plain,
         };
         let (mut requests, replies) = self.open_as(method, repeat, coding).await?;
@@ -289,6 +288,7 @@ impl Client {
     }
 }
 
+/// gRPC's `service_config.proto` has its limits on sizes hold for what crosses the network.
 fn check_size(bytes: usize, config: &MethodConfig) -> Result<(), Error> {
     match config.max_request_bytes {
         Some(most) if bytes > most => Err(Error::configuration(format!(

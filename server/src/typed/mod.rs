@@ -295,7 +295,7 @@ impl<S: Store> Handler for TypedLane<S> {
         }
         let answered = match told {
             Err(failure) => Some(Err(failure)),
-            Ok(()) => self.at_once(&call, routed, request.message, reply),
+            Ok(()) => self.at_once(&call, &request, reply),
         };
         let Some(answered) = answered else {
             if let Some(settled) = &mut self.settled
@@ -305,7 +305,7 @@ impl<S: Store> Handler for TypedLane<S> {
             }
             // From here on it may wait, or take its time.
             call.moment = None;
-            if routed.typed.is_long() {
+            if routed.typed.is_long() || !routed.answers.are_plain() {
                 self.delayed = Some(request.now);
             }
             return dispatch::begin(&self.lane, call, routed, request.message, reply);
@@ -466,10 +466,10 @@ impl<S: Store> TypedLane<S> {
     fn at_once(
         &mut self,
         call: &Call<S>,
-        routed: &Arc<Routed>,
-        message: &[u8],
+        request: &Request<'_, Arc<Routed>>,
         reply: &mut Reply<'_>,
     ) -> Option<Result<(), Failure>> {
+        let (routed, message) = (request.method, request.message);
         if !matches!(
             routed.typed,
             Typed::Get | Typed::TalkGet | Typed::Set | Typed::TalkStore
@@ -511,7 +511,7 @@ impl<S: Store> TypedLane<S> {
             && kept.send(answers, reply)
         {
             // What comes after it in this turn looks at the clock again.
-            self.delayed = call.moment.map(|moment| moment.instant);
+            self.delayed = Some(request.now);
         }
         got
     }
