@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, a surprise is a failure")]
 
+#[path = "cli/compression.rs"]
+mod compression;
 #[path = "cli/failover.rs"]
 mod failover;
 #[path = "cli/once.rs"]

@@ -9,12 +9,13 @@ use buffa::{Message, SizeCache};
 use bytes::Bytes;
 use larder_api::errors::Code;
 use larder_transport::client::{Failed, Receiving, RequestHead, Response, SendClosed, Sending};
+use larder_transport::gzip;
 use tokio::time::Instant;
 
 use crate::channel::{
     Call, Done, Heads, Homes, MethodConfig, Outcome, Safety, To, Tries, Unreached, Wait,
 };
-use crate::client::{Client, Mode};
+use crate::client::Client;
 use crate::error::{Earlier, Error, Repeat};
 use crate::interceptor::{AttemptWatch, Watch};
 use crate::method::{Level, Method, PerMethod};
@@ -67,6 +68,15 @@ impl Repeat {
     }
 }
 
+/// What the head of a call says of its messages (gRPC's `compression.md`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    /// They are as they are.
+    Plain,
+    /// They may be compressed.
+    Gzip,
+}
+
 /// The heads of one method, by target.
 struct HeadsOf<'a, Q, R>(&'a [PerMethod<RequestHead>], Method<Q, R>);
 
@@ -88,16 +98,19 @@ impl Client {
         let started = Instant::now();
         let config = self.channel.methods.of(method);
         let mut encoded = Encoded::new(request)?;
-        check_size(encoded.bytes, config)?;
+        let compressed = self.compress_above().and_then(|it| encoded.compressed(it));
+        let bytes = compressed.as_ref().map_or(encoded.bytes, Vec::len);
+        check_size(bytes, config)?;
         let timeout = config
             .timeout
             .map_or(self.timeout, |most| most.min(self.timeout));
         let deadline = self.deadline(started.checked_add(timeout));
-        let heads = HeadsOf(self.heads(), method);
+        let coding = compressed.as_ref().map_or(Coding::Plain, |_| Coding::Gzip);
+        let heads = HeadsOf(self.heads(coding), method);
         let (metadata, mut watch) = self.around(&heads, method.path(), Some(timeout));
         let told = watch.as_ref().map(Watch::told);
         if let Some(watch) = &watch {
-            watch.sent(encoded.bytes);
+            watch.sent(bytes);
         }
         let call = Call {
             heads: &heads,
@@ -112,6 +125,9 @@ impl Client {
         };
         let mut is_again = false;
         let mut write = |out: &mut Vec<u8>| {
+            if let Some(compressed) = &compressed {
+                return out.extend_from_slice(compressed);
+            }
             if std::mem::replace(&mut is_again, true) {
                 encoded.again();
             }
@@ -129,18 +145,31 @@ impl Client {
         answer
     }
 
-    /// Opens a stream in either direction, or in both.
+    /// Opens a stream from the client, or in both directions, whose messages are compressed
+    /// one by one if this client's are.
     pub(crate) async fn open<Q: Message, R: Message>(
         &self,
         method: Method<Q, R>,
         repeat: Repeat,
+    ) -> Result<(Requests<Q>, Replies<R>), Error> {
+        let coding = self
+            .compress_above()
+            .map_or(Coding::Plain, |_| Coding::Gzip);
+        self.open_as(method, repeat, coding).await
+    }
+
+    async fn open_as<Q: Message, R: Message>(
+        &self,
+        method: Method<Q, R>,
+        repeat: Repeat,
+        coding: Coding,
     ) -> Result<(Requests<Q>, Replies<R>), Error> {
         let started = Instant::now();
         let config = self.channel.methods.of(method);
         let limits = [self.channel.stream_deadline, config.timeout];
         let timeout = limits.into_iter().flatten().min();
         let deadline = self.deadline(timeout.and_then(|timeout| started.checked_add(timeout)));
-        let heads = HeadsOf(self.heads(), method);
+        let heads = HeadsOf(self.heads(coding), method);
         let (metadata, mut watch) = self.around(&heads, method.path(), timeout);
         let told = watch.as_ref().map(Watch::told);
         let call = Call {
@@ -169,6 +198,7 @@ impl Client {
         })?;
         let sent = watch.as_ref().map(Watch::request_bytes);
         let requests = Requests {
+            compress_above: self.compress_above().filter(|_| coding == Coding::Gzip),
             sending: opened.sending,
             sent,
             messages: PhantomData,
@@ -199,7 +229,7 @@ impl Client {
     pub(crate) async fn ready<Q, R>(&self, method: Method<Q, R>) -> Result<(), Unreached> {
         let config = self.channel.methods.of(method);
         let call = Call {
-            heads: &HeadsOf(self.heads(), method),
+            heads: &HeadsOf(self.heads(Coding::Plain), method),
             metadata: None,
             tries: &Tries::Once,
             safety: Safety::Repeatable,
@@ -219,7 +249,11 @@ impl Client {
         request: &Q,
         repeat: Repeat,
     ) -> Result<Replies<R>, Error> {
-        let (mut requests, replies) = self.open(method, repeat).await?;
+        let coding = match self.compress_above() {
+            Some(above) if Encoded::new(request)?.bytes >= above => Coding::Gzip,
+            _ => Coding::Plain,
+        };
+        let (mut requests, replies) = self.open_as(method, repeat, coding).await?;
         // If the stream has ended already, its end says why.
         if requests.send(request).await?.is_ok() {
             requests.finish();
@@ -231,7 +265,7 @@ impl Client {
     pub(crate) async fn homes<Q, R>(&self, method: Method<Q, R>) -> Result<Option<Homes>, Error> {
         let config = self.channel.methods.of(method);
         let call = Call {
-            heads: &HeadsOf(self.heads(), method),
+            heads: &HeadsOf(self.heads(Coding::Plain), method),
             metadata: None,
             tries: &Tries::Once,
             safety: Safety::Repeatable,
@@ -252,11 +286,18 @@ impl Client {
         }
     }
 
-    fn heads(&self) -> &[PerMethod<RequestHead>] {
-        match self.mode {
-            Mode::Real => &self.channel.heads,
-            Mode::DryRun => &self.channel.dry_heads,
-        }
+    fn heads(&self, coding: Coding) -> &[PerMethod<RequestHead>] {
+        let heads = match (&self.channel.compression, coding) {
+            (Some(compression), Coding::Gzip) => &compression.heads,
+            _ => &self.channel.heads,
+        };
+        heads.of(self.mode)
+    }
+
+    /// From how many bytes on messages are compressed, if any are.
+    fn compress_above(&self) -> Option<usize> {
+        let compression = self.channel.compression.as_ref();
+        compression.map(|compression| compression.above)
     }
 
     fn deadline(&self, own: Option<Instant>) -> Option<Instant> {
@@ -292,6 +333,7 @@ impl Client {
     }
 }
 
+/// gRPC's `service_config.proto` has its limits on sizes hold for what crosses the network.
 fn check_size(bytes: usize, config: &MethodConfig) -> Result<(), Error> {
     match config.max_request_bytes {
         Some(most) if bytes > most => Err(Error::configuration(format!(
@@ -305,7 +347,7 @@ fn check_size(bytes: usize, config: &MethodConfig) -> Result<(), Error> {
 fn finish(done: Done, repeat: Repeat, config: &MethodConfig) -> Result<Bytes, Error> {
     let (error, was_sent) = match done.outcome {
         Outcome::Ended(Ok(answer)) if answer.trailers.code.0 == 0 => {
-            let bytes = answer.message.len();
+            let bytes = answer.message_bytes;
             match config.max_response_bytes {
                 Some(max) if bytes > max => {
                     let failed = Failed::TooLarge { bytes, max };
@@ -375,6 +417,21 @@ impl<'a, Q: Message> Encoded<'a, Q> {
         self.message.write_to(&mut self.sizes, out);
     }
 
+    /// It compressed, if it has so many bytes, and fewer by that. Once for all attempts,
+    /// and before there is a lock.
+    fn compressed(&mut self, above: usize) -> Option<Vec<u8>> {
+        if self.bytes < above {
+            return None;
+        }
+        let mut plain = Vec::new();
+        self.write(&mut plain);
+        let compressed = gzip::compress(&plain);
+        if compressed.is_none() {
+            self.again();
+        }
+        compressed
+    }
+
     /// Before it is written once more.
     fn again(&mut self) {
         self.sizes.clear();
@@ -384,6 +441,8 @@ impl<'a, Q: Message> Encoded<'a, Q> {
 
 /// What is sent on a stream. Dropped before [`finish`](Self::finish), it gives the call up.
 pub(crate) struct Requests<Q> {
+    /// If its head says that they may be compressed.
+    compress_above: Option<usize>,
     sending: Sending,
     sent: Option<Arc<AtomicU64>>,
     messages: PhantomData<fn(Q)>,
@@ -393,10 +452,14 @@ impl<Q: Message> Requests<Q> {
     /// Sends a message; `Ok(Err(_))` if the stream has ended, of which its replies tell.
     pub(crate) async fn send(&mut self, message: &Q) -> Result<Result<(), SendClosed>, Error> {
         let mut encoded = Encoded::new(message)?;
-        let bytes = encoded.bytes as u64;
-        let sent = self.sending.send(|out| encoded.write(out)).await;
+        let compressed = self.compress_above.and_then(|it| encoded.compressed(it));
+        let bytes = compressed.as_ref().map_or(encoded.bytes, Vec::len);
+        let sent = match &compressed {
+            Some(compressed) => self.sending.send_compressed(compressed).await,
+            None => self.sending.send(|out| encoded.write(out)).await,
+        };
         if let (Ok(()), Some(sum)) = (sent, &self.sent) {
-            sum.fetch_add(bytes, Ordering::Relaxed);
+            sum.fetch_add(bytes as u64, Ordering::Relaxed);
         }
         Ok(sent)
     }
@@ -426,11 +489,12 @@ impl<R: Message> Replies<R> {
     pub(crate) async fn message(&mut self) -> Result<Option<R>, Error> {
         match self.receiving.message().await {
             Ok(Some(message)) => {
+                let bytes = self.receiving.message_bytes();
                 if let Some(attempt) = &mut self.attempt {
-                    attempt.received(message.len());
+                    attempt.received(bytes);
                 }
                 if let Some(watch) = &mut self.watch {
-                    watch.received(message.len());
+                    watch.received(bytes);
                 }
                 decode(&message).map(Some)
             }

@@ -53,14 +53,28 @@ pub(crate) enum Mode {
 pub(crate) struct Channel {
     pub(crate) balanced: Balanced,
     pub(crate) methods: PerMethod<Arc<MethodConfig>>,
-    /// By target.
-    pub(crate) heads: Vec<PerMethod<RequestHead>>,
-    /// Of calls that have no effect.
-    pub(crate) dry_heads: Vec<PerMethod<RequestHead>>,
+    /// Of calls whose messages go as they are.
+    pub(crate) heads: ByMode,
+    pub(crate) compression: Option<Compressed>,
     pub(crate) interceptors: Interceptors,
     pub(crate) stream_deadline: Option<Duration>,
     flights: Arc<Flights>,
     endpoint: Endpoint,
+}
+
+/// The heads of all methods, by target.
+pub(crate) struct ByMode {
+    real: Vec<PerMethod<RequestHead>>,
+    /// Of calls that have no effect.
+    dry: Vec<PerMethod<RequestHead>>,
+}
+
+/// Which messages are compressed.
+pub(crate) struct Compressed {
+    /// Those of so many bytes and more.
+    pub(crate) above: usize,
+    /// Of the calls that have such.
+    pub(crate) heads: ByMode,
 }
 
 impl Client {
@@ -182,9 +196,9 @@ impl Client {
 
     fn over(config: ClientConfig) -> Result<Self, Error> {
         config.check()?;
-        let of_mode = |mode| -> Result<Vec<_>, Error> {
-            let endpoints = config.endpoints();
-            endpoints.map(|it| heads(&config, it, mode)).collect()
+        let compressed = |above| -> Result<_, Error> {
+            let heads = ByMode::new(&config, RequestHead::compressed)?;
+            Ok(Compressed { above, heads })
         };
         let service = &config.service_config;
         let methods = |path| Ok::<_, Error>(Arc::clone(service.methods.of(path)));
@@ -192,8 +206,8 @@ impl Client {
             channel: Arc::new(Channel {
                 balanced: channel::open(&config)?,
                 methods: PerMethod::new(methods)?,
-                heads: of_mode(Mode::Real)?,
-                dry_heads: of_mode(Mode::DryRun)?,
+                heads: ByMode::new(&config, |head| head)?,
+                compression: config.compression.map(compressed).transpose()?,
                 interceptors: config.interceptors,
                 stream_deadline: config.stream_deadline,
                 flights: Arc::default(),
@@ -244,14 +258,38 @@ impl fmt::Debug for Client {
     }
 }
 
+impl ByMode {
+    /// Each as `finish` leaves it.
+    fn new(config: &ClientConfig, finish: fn(RequestHead) -> RequestHead) -> Result<Self, Error> {
+        let of_mode = |mode| -> Result<Vec<_>, Error> {
+            let endpoints = config.endpoints();
+            endpoints
+                .map(|it| heads(config, it, mode, finish))
+                .collect()
+        };
+        Ok(Self {
+            real: of_mode(Mode::Real)?,
+            dry: of_mode(Mode::DryRun)?,
+        })
+    }
+
+    pub(crate) fn of(&self, mode: Mode) -> &[PerMethod<RequestHead>] {
+        match mode {
+            Mode::Real => &self.real,
+            Mode::DryRun => &self.dry,
+        }
+    }
+}
+
 /// The heads of all methods' calls to one server.
 fn heads(
     config: &ClientConfig,
     endpoint: &Endpoint,
     mode: Mode,
+    finish: fn(RequestHead) -> RequestHead,
 ) -> Result<PerMethod<RequestHead>, Error> {
     PerMethod::new(|path| {
-        let head = channel::head(config, endpoint, path)?;
+        let head = finish(channel::head(config, endpoint, path)?);
         match mode {
             Mode::Real => Ok(head),
             // Beside the field `validate_only`: a server checks both.

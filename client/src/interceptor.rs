@@ -303,7 +303,7 @@ impl Watch {
         };
         match &done.outcome {
             Outcome::Ended(Ok(answer)) => {
-                self.received(answer.message.len());
+                self.received(answer.message_bytes);
                 self.ended(Code::from_number(answer.trailers.code.0.into()));
             }
             Outcome::Ended(Err(failed)) => self.code = Some(status::code_of_failure(failed)),
@@ -366,7 +366,7 @@ impl AttemptWatch {
     pub(crate) fn answered(&mut self, answer: &Result<Response, Failed>) {
         match answer {
             Ok(answer) => {
-                self.received(answer.message.len());
+                self.received(answer.message_bytes);
                 self.ended(Code::from_number(answer.trailers.code.0.into()));
             }
             Err(failed) => self.failed(failed),

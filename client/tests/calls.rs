@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, a surprise is a failure")]
 
+#[path = "calls/compression.rs"]
+mod compression;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

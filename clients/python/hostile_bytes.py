@@ -20,6 +20,8 @@ NOBODY = ("UNAUTHENTICATED", "TOKEN_INVALID")
 
 GET = CACHE + "Get"
 SET = CACHE + "Set"
+DUMP = CACHE + "Dump"
+LOAD = CACHE + "Load"
 GET_KEPT = cache.GetRequest(key=KEPT).SerializeToString()
 JSON_KEPT = b'{"key":"a2VwdA=="}'
 
@@ -224,6 +226,23 @@ def compression() -> Iterator[Row]:
         "zlib under the name of gzip", frame(zlib.compress(GET_KEPT), flags=1), MALFORMED, gzipped
     )
     yield grpc("gzip of 64 MiB", frame(bomb, flags=1), TOO_LARGE, gzipped)
+    # What it says of its length is not what it is.
+    for length in (0, 100, 2**32 - 1):
+        lie = zipped[:-4] + length.to_bytes(4, "little")
+        yield grpc(f"gzip that says {length} bytes", frame(lie, flags=1), MALFORMED, gzipped)
+    yield grpc("an empty message as gzip", frame(b"", flags=1), (BAD, "KEY_EMPTY"), gzipped)
+    yield grpc("more after a gzip", frame(zipped + b"more", flags=1), OK, gzipped)
+    for path in (DUMP, LOAD):
+        for name, message, expected in (
+            ("gzip that is none", b"no gzip", MALFORMED),
+            ("gzip cut short", zipped[:-6], MALFORMED),
+            ("gzip of 64 MiB", bomb, TOO_LARGE),
+        ):
+            yield grpc(f"{name}, {path}", frame(message, flags=1), expected, gzipped, path=path)
+        bare = frame(zipped, flags=1)
+        yield grpc(f"compressed without an encoding, {path}", bare, MALFORMED, path=path)
+        other = ("grpc-encoding", "br")
+        yield grpc(f"another encoding, {path}", bare, NO_ENCODING, other, path=path)
     for name in ("snappy", "br", "GZIP", "gzip, gzip"):
         headers = ("grpc-encoding", name)
         yield grpc(f"the encoding {name!r}", frame(zipped, flags=1), NO_ENCODING, headers)

@@ -177,7 +177,7 @@ impl App {
             .map_err(|error| StartError::Contract(error.to_string()))?;
         let listening = Listening {
             core: Arc::clone(&core),
-            protocols: Protocols::new(router),
+            protocols: Protocols::new(router, &core),
             decode: decode_options(),
             role: config.role,
         };
@@ -464,6 +464,7 @@ fn core(
         limits: Live::new(config.limits),
         admission: config.admission,
         deadlines: config.deadlines,
+        compression: config.compression,
         refusals: Refusals::default(),
         transport: Live::new(config.transport.clone()),
         calls: Arc::new(Semaphore::new(MAX_CALLS_IN_FLIGHT)),

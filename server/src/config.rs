@@ -17,6 +17,7 @@ mod accounts;
 mod admission;
 mod audit;
 mod check;
+mod compression;
 mod deadlines;
 mod layers;
 mod names;
@@ -34,6 +35,7 @@ mod words;
 pub use accounts::ClientCertificateFiles;
 pub use admission::{Admission, AdmissionSettings};
 pub use audit::{AuditConfig, AuditSettings};
+pub use compression::{Compression, CompressionSettings};
 pub use deadlines::{DeadlineSettings, Deadlines};
 pub use layers::{Layers, Source};
 pub use reload::{Changes, NeedsRestart};
@@ -201,6 +203,8 @@ pub struct Settings {
     pub admission: Option<AdmissionSettings>,
     /// How long calls may take.
     pub deadlines: Option<DeadlineSettings>,
+    /// Which answers are compressed.
+    pub compression: Option<CompressionSettings>,
     /// Limits of the transport; in a file only.
     pub transport: Option<TransportSettings>,
     /// What is remembered of requests.
@@ -325,6 +329,8 @@ pub struct Config {
     pub admission: Admission,
     /// How long calls may take.
     pub deadlines: Deadlines,
+    /// Which answers are compressed.
+    pub compression: Compression,
     /// The transport's part.
     pub transport: serve::Config,
     /// What is remembered of requests.
@@ -485,6 +491,7 @@ impl Config {
             snapshot: snapshot.filter(|_| role == Role::Cache),
             admission: settings.admission.unwrap_or_default().parse()?,
             deadlines: settings.deadlines.unwrap_or_default().parse()?,
+            compression: settings.compression.unwrap_or_default().parse()?,
             transport: serve::Config::default(),
             replay: settings.request_ids.unwrap_or_default().limits()?,
             telemetry: settings.telemetry.unwrap_or_default().check()?,

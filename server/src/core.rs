@@ -12,7 +12,7 @@ use crate::audit::Audit;
 use crate::authority::{Anonymous, Authority};
 use crate::callers::Callers;
 use crate::clock::Clock;
-use crate::config::{Admission, Deadlines};
+use crate::config::{Admission, Compression, Deadlines};
 use crate::gauge::Gauge;
 use crate::layers::origin::OriginPolicy;
 use crate::live::Live;
@@ -39,6 +39,8 @@ pub(crate) struct Core<S: Store> {
     pub(crate) limits: Live<Limits>,
     pub(crate) admission: Admission,
     pub(crate) deadlines: Deadlines,
+    /// Which answers are compressed.
+    pub(crate) compression: Compression,
     /// Calls that were refused or given up, by their reason.
     pub(crate) refusals: Refusals,
     /// How the transport serves; its limits are told to whoever asks.

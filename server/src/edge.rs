@@ -1,13 +1,13 @@
 //! Where HTTP meets the layers: one request in, one response out, whatever the
 //! protocol inside.
 
+mod compression;
+
 use std::sync::Arc;
 
 use buffa::DecodeOptions;
 use bytes::Bytes;
-use connectrpc::{
-    CompressionPolicy, ConnectError, ConnectRpcBody, ConnectRpcService, ErrorCode, Limits, Router,
-};
+use connectrpc::{ConnectError, ConnectRpcBody, ConnectRpcService, ErrorCode, Limits, Router};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
@@ -25,6 +25,7 @@ use crate::core::Core;
 use crate::failure::Failure;
 use crate::layers::admit::{CallHead, admit, remove_timeouts, timeout};
 use crate::layers::finish::{CallBody, InFlight};
+use crate::layers::offer;
 use crate::layers::shed::Stage;
 use crate::layers::strict::Strict;
 use crate::layers::tap::{self, no_time};
@@ -37,12 +38,12 @@ use crate::rpc::status::{connect_error, from_protocol_layer};
 pub(crate) struct Protocols(ConnectRpcService<Router>);
 
 impl Protocols {
-    /// Over the methods in `router`.
-    pub(crate) fn new(router: Router) -> Self {
+    /// Over the methods in `router`, compressed as `core` has it.
+    pub(crate) fn new<S: Store>(router: Router, core: &Core<S>) -> Self {
         let protocols = ConnectRpcService::new(router)
             .with_limits(limits())
-            // Values may be compressed already, and the client knows better.
-            .with_compression_policy(CompressionPolicy::disabled());
+            .with_compression(compression::registry(&core.receiving))
+            .with_compression_policy(compression::policy(core.compression));
         Self(protocols)
     }
 }
@@ -125,6 +126,11 @@ impl<S: Store> Edge<S> {
                 .headers_mut()
                 .insert(DRY_RUN, HeaderValue::from_static("1"));
         }
+        if self.core().compression.answers_above.is_some() && !call.is_grpc {
+            // Whoever keeps answers keeps each for those who offer the same.
+            let offer = HeaderValue::from(header::ACCEPT_ENCODING);
+            response.headers_mut().append(header::VARY, offer);
+        }
         self.core().origins.allow(origin, response.headers_mut());
         call.answered(response)
     }
@@ -168,6 +174,9 @@ impl<S: Store> Edge<S> {
         B::Error: std::error::Error + Send + Sync + 'static,
     {
         remove_timeouts(request.headers_mut());
+        if self.core().compression.answers_above.is_some() {
+            offer::narrow(request.headers_mut());
+        }
         request.extensions_mut().insert(call.share());
         let kind = content_type(request.headers());
         let (head, body) = request.into_parts();
@@ -309,6 +318,10 @@ async fn translate<S: Store>(
         error = error.with_http_status(head.status);
     }
     let mut answer = error.into_http_response(kind);
+    if failure.reason == Reason::EncodingUnsupported {
+        let (name, value) = compression::taken(kind);
+        answer.headers_mut().insert(name, value);
+    }
     for name in ["allow", "accept-post"] {
         if let Some(value) = head.headers.get(name) {
             answer.headers_mut().insert(name, value.clone());

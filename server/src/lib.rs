@@ -35,10 +35,10 @@ pub use app::{App, Drained, Ended, ReloadError, Running, StartError};
 pub use config::{
     AbuseSettings, Admission, AdmissionSettings, AuditConfig, AuditSettings, BudgetSettings,
     ByteSize, CertificateAccountSettings, CertificateUse, Changes, ClientCertificateFiles,
-    ClientCertificates, Config, ConfigError, DeadlineSettings, Deadlines, Layers, Listen,
-    LogFormat, NeedsRestart, RemoteAccounts, RequestIdSettings, Role, Settings, SnapshotConfig,
-    SnapshotSettings, Source, TelemetryConfig, TelemetrySettings, TlsFiles, TlsSettings,
-    TraceConfig, TransportSettings, unknown_variables,
+    ClientCertificates, Compression, CompressionSettings, Config, ConfigError, DeadlineSettings,
+    Deadlines, Layers, Listen, LogFormat, NeedsRestart, RemoteAccounts, RequestIdSettings, Role,
+    Settings, SnapshotConfig, SnapshotSettings, Source, TelemetryConfig, TelemetrySettings,
+    TlsFiles, TlsSettings, TraceConfig, TransportSettings, unknown_variables,
 };
 /// What became of the administrator's token at start-up.
 pub use larder_accounts::{AdminToken, AdminTokenState};

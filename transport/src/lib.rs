@@ -58,6 +58,7 @@ pub mod connection;
 pub mod error_codes;
 pub mod frame;
 pub mod general;
+pub mod gzip;
 pub mod hpack;
 pub mod limits;
 pub mod message;

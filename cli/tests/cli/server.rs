@@ -16,11 +16,17 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(address: SocketAddr) -> Self {
+        Self::start_with(address, &[])
+    }
+
+    /// One that is set so.
+    pub(crate) fn start_with(address: SocketAddr, environment: &[(&str, &str)]) -> Self {
         let data_home = tempfile::tempdir().unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_larder"))
             .args(["serve", "--listen", &address.to_string()])
             .env_clear()
             .env("XDG_DATA_HOME", data_home.path())
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use larder_api::wire;
 use larder_transport::client::{BadField, Config, RequestHead, Scheme};
+use larder_transport::gzip;
 use rand::TryRngCore as _;
 
 use super::balancer::{Balancer, Settings};
@@ -31,8 +32,11 @@ pub(crate) fn head(
 ) -> Result<RequestHead, Error> {
     let (scheme, authority) = target(endpoint);
     let make = || {
-        let head = RequestHead::new(scheme, &authority, path)?
+        let mut head = RequestHead::new(scheme, &authority, path)?
             .with("user-agent", USER_AGENT.as_bytes())?;
+        if config.compression.is_some() {
+            head = head.with("grpc-accept-encoding", gzip::NAME.as_bytes())?;
+        }
         match &config.token {
             // The same for all calls of the connection, so its peer may keep it.
             Some(token) => {
@@ -116,6 +120,7 @@ fn dialer(config: &ClientConfig) -> Result<Dialer, Error> {
             stream_window_bytes: wire::STREAM_WINDOW_BYTES,
             connection_window_bytes: wire::CONNECTION_WINDOW_BYTES,
             max_message_bytes: config.max_reply_bytes,
+            takes_gzip: config.compression.is_some(),
             greeting_timeout: config.connect_timeout,
             keepalive: Some(config.keepalive),
             ..Config::default()

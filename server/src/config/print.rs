@@ -56,6 +56,7 @@ impl Config {
             audit: Some((&self.audit).into()),
             admission: Some((&self.admission).into()),
             deadlines: Some((&self.deadlines).into()),
+            compression: Some((&self.compression).into()),
             telemetry: Some((&self.telemetry).into()),
             request_ids: Some((&self.replay).into()),
             transport: Some(TransportSettings::of(&self.transport)),

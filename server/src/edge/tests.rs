@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Edge, Protocols};
 use crate::authority::{Anonymous, Authority};
 use crate::clock::Clock;
-use crate::config::{Admission, Deadlines, Role};
+use crate::config::{Admission, Compression, Deadlines, Role};
 use crate::connection::Connection;
 use crate::core::Core;
 use crate::gauge::Gauge;
@@ -229,6 +229,7 @@ fn server_with(admission: Admission) -> Server {
         audit: crate::audit::Audit::open(&crate::config::AuditConfig::default()).expect("no file"),
         admission,
         deadlines: Deadlines::default(),
+        compression: Compression::default(),
         refusals: Refusals::default(),
         tenants: Tenants::new(Arc::clone(&store)),
         store,
@@ -256,7 +257,7 @@ fn server_with(admission: Admission) -> Server {
     let (router, health) = rpc::router(&core, Role::Cache).expect("a router");
     let peer = Peer::Tcp(([127, 0, 0, 1], 1).into());
     let connection = Connection::new(Arc::clone(&core), peer);
-    let edge = Edge::new(Protocols::new(router), connection);
+    let edge = Edge::new(Protocols::new(router, &core), connection);
     Server {
         edge,
         core,

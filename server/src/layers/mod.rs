@@ -8,6 +8,7 @@
 pub(crate) mod admit;
 pub(crate) mod attempt;
 pub(crate) mod finish;
+pub(crate) mod offer;
 pub(crate) mod origin;
 pub(crate) mod shed;
 pub(crate) mod strict;

@@ -55,6 +55,7 @@ const CUT_SHORT: &str = "a message that ends too early";
 const SEVERAL: &str = "more than the one message of this method";
 const NOT_COMPRESSIBLE: &str = "a compressed message without grpc-encoding";
 const BAD_FLAG: &str = "the compressed flag of a message must be 0 or 1";
+pub(crate) const RECEIVING_FULL: &str = "the server receives as many bytes as it wants to hold";
 pub(crate) const NO_MESSAGE: &str = "a request without a message";
 
 impl Framing {
@@ -171,7 +172,7 @@ impl<B, S: Store> Strict<B, S> {
         self.call.request_bytes.add(self.sizes.count(bytes));
         // A stream's messages come and go; only what is read whole is held.
         if !self.call.was_handled() {
-            let full = |_| overloaded("the server receives as many bytes as it wants to hold");
+            let full = |_| overloaded(RECEIVING_FULL);
             self.held.add(bytes.len()).map_err(full)?;
         }
         match &mut self.check {

@@ -22,8 +22,8 @@ async fn serving() -> (serve::Running, String, impl Sized) {
     let core = Arc::clone(&kept.core);
     let (router, _) = rpc::router(&core, Role::Cache).expect("a router");
     let listening = Listening {
+        protocols: Protocols::new(router, &core),
         core,
-        protocols: Protocols::new(router),
         decode: decode_options(),
         role: Role::Cache,
     };

@@ -15,7 +15,8 @@ use larder_api::wire::{ERROR_DOMAIN, MAX_STATUS_MESSAGE_BYTES};
 use larder_transport::rpc;
 
 use crate::failure::{Detail, Failure};
-use crate::layers::strict::NO_MESSAGE;
+use crate::layers::admit::overloaded;
+use crate::layers::strict::{NO_MESSAGE, RECEIVING_FULL};
 
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
@@ -75,6 +76,10 @@ pub(crate) fn status(failure: &Failure) -> wire::Status {
 /// A failure that connectrpc found by itself, before any handler: it knows a
 /// code and a message, the catalogue adds the reason.
 pub(crate) fn from_protocol_layer(code: ErrorCode, message: &str) -> Failure {
+    // Of ours, said by what it uses.
+    if message == RECEIVING_FULL {
+        return overloaded(message);
+    }
     let reason = match code {
         ErrorCode::ResourceExhausted => Reason::MessageTooLarge,
         ErrorCode::Unimplemented if message.contains("compression") => Reason::EncodingUnsupported,

@@ -9,6 +9,7 @@ use larder_api::{cache_v1, talk};
 use larder_model::Store;
 use larder_transport::rpc::{Outcome, Reply};
 
+use super::answers::Answers;
 use super::work::{Work, conclude};
 use super::{Lane, Routed};
 use crate::call::Call;
@@ -21,11 +22,12 @@ macro_rules! unary {
     ($begun:ident, $reply:ident, $service:ident.$handler:ident($view:ty)) => {{
         let begun = $begun;
         let call = Arc::clone(&begun.call);
+        let answers = begun.routed.answers;
         let work = async move {
             let request = begun.admitted::<$view>().await?;
             begun.lane.$service.$handler(&begun.call, &request).await
         };
-        start(&call, work, $reply)
+        start(&call, work, answers, $reply)
     }};
 }
 
@@ -34,6 +36,7 @@ macro_rules! showing {
     ($begun:ident, $reply:ident, $service:ident.$handler:ident($view:ty)) => {{
         let begun = $begun;
         let call = Arc::clone(&begun.call);
+        let answers = begun.routed.answers;
         let work = async move {
             let request = begun.admitted::<$view>().await?;
             let mut shown = None;
@@ -41,7 +44,7 @@ macro_rules! showing {
             service.$handler(call, &request, &mut shown).await?;
             Ok(shown.unwrap_or_default())
         };
-        start(&call, work, $reply)
+        start(&call, work, answers, $reply)
     }};
 }
 
@@ -50,11 +53,12 @@ macro_rules! stream {
     ($begun:ident, $handler:expr, $view:ty) => {{
         let begun = $begun;
         let call = Arc::clone(&begun.call);
+        let answers = begun.routed.answers;
         let parts = async move {
             let request = begun.admitted::<$view>().await?;
             $handler(&*begun.lane, &begun.call, request).await
         };
-        follow(&call, stream::once(parts).try_flatten())
+        follow(&call, stream::once(parts).try_flatten(), answers)
     }};
 }
 
@@ -130,15 +134,16 @@ pub(super) fn begin<S: Store>(
 fn start<S: Store, M: Message>(
     call: &Arc<Call<S>>,
     work: impl Future<Output = Result<M, Failure>> + Send + 'static,
+    answers: Answers,
     reply: &mut Reply<'_>,
 ) -> Outcome<Work<S>> {
     let mut work = Box::pin(work);
     match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(done) => {
-            let done = done.map(|message| reply.message(|out| message.encode(out)));
+            let done = done.map(|message| answers.send(&message, reply));
             Outcome::Done(conclude(call, done, reply))
         }
-        Poll::Pending => follow(call, stream::once(work)),
+        Poll::Pending => follow(call, stream::once(work), answers),
     }
 }
 
@@ -146,7 +151,8 @@ fn start<S: Store, M: Message>(
 fn follow<S: Store, M: Message>(
     call: &Arc<Call<S>>,
     messages: impl Stream<Item = Result<M, Failure>> + Send + 'static,
+    answers: Answers,
 ) -> Outcome<Work<S>> {
     let encoded = messages.map_ok(|message| message.encode_to_vec());
-    Outcome::Waits(Work::new(Arc::clone(call), encoded))
+    Outcome::Waits(Work::new(Arc::clone(call), encoded, answers))
 }

@@ -8,13 +8,14 @@
 //! it does not.
 
 mod ahead;
+mod answers;
 mod dispatch;
 mod work;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use buffa::{DecodeOptions, Message, MessageView, ViewEncode};
+use buffa::{DecodeOptions, Message, MessageView};
 use futures::FutureExt as _;
 use larder_api::errors::Reason;
 use larder_api::wire::DRY_RUN;
@@ -33,15 +34,16 @@ use crate::edge::metadata_too_large;
 use crate::failure::Failure;
 use crate::layers::admit::{CallHead, Fields, authorize, authorize_known, is_known};
 use crate::layers::finish::{begin, finish};
+use crate::layers::offer::names_gzip;
 use crate::layers::shed::Stage;
 use crate::layers::tap::{self, no_time, no_time_prepared};
 use crate::methods::{Method, Typed};
 use crate::rpc::cache_v1::CacheV1;
-use crate::rpc::reply::ReplyTo;
 use crate::rpc::status::{grpc_status, not_decoded};
 use crate::rpc::talk::TalkCache;
 use crate::telemetry::meter::SeriesId;
 use ahead::Ahead;
+use answers::{Answers, Kept, Straight};
 use work::{Work, conclude, failure_of, refused};
 
 /// What a head leads to.
@@ -55,6 +57,7 @@ pub(crate) struct Routed {
     likeness: Likeness,
     /// It says something of a trace, or of tries before: each head something else.
     has_context: bool,
+    answers: Answers,
 }
 
 /// What two heads must have in common to lead to the same, beside their method.
@@ -170,10 +173,12 @@ struct Glance<'h> {
     dry_run: bool,
     repeat: bool,
     has_context: bool,
+    offers_gzip: bool,
 }
 
 impl<'h> Glance<'h> {
-    fn at(head: &'h Head) -> Self {
+    /// `looks`: what is offered matters, too.
+    fn at(head: &'h Head, looks: bool) -> Self {
         let mut glance = Self {
             host: head.authority(),
             ..Self::default()
@@ -192,6 +197,7 @@ impl<'h> Glance<'h> {
                     glance.has_context = true;
                     glance.repeat = true;
                 }
+                b"grpc-accept-encoding" if looks => glance.offers_gzip |= names_gzip(value),
                 _ => {}
             }
         }
@@ -211,7 +217,8 @@ impl<S: Store> Handler for TypedLane<S> {
     fn route(&mut self, head: &Head) -> Option<Arc<Routed>> {
         let method = Method::of(std::str::from_utf8(head.path()).ok()?)?;
         let typed = method.typed.filter(|_| self.role == Role::Cache)?;
-        let glance = Glance::at(head);
+        let above = self.lane.connection.core.compression.answers_above;
+        let glance = Glance::at(head, above.is_some());
         let host = glance.host.and_then(|host| std::str::from_utf8(host).ok());
         let connection = &self.lane.connection;
         // Pages of the web, and servers called by a false name, are a matter of
@@ -219,10 +226,12 @@ impl<S: Store> Handler for TypedLane<S> {
         if glance.from_page || !connection.core.origins.answers_to(host, connection.peer) {
             return None;
         }
+        let answers = Answers::of(above, glance.offers_gzip);
         if let Some(recent) = &self.recent
             && glance.is_plain()
             && std::ptr::eq(recent.method, method)
             && recent.has_context == glance.has_context
+            && recent.answers == answers
             && recent.likeness.is_of(&glance)
         {
             return Some(Arc::clone(recent));
@@ -237,6 +246,7 @@ impl<S: Store> Handler for TypedLane<S> {
                 false => Likeness::None,
             },
             has_context: glance.has_context,
+            answers,
         });
         self.recent = Some(Arc::clone(&routed));
         Some(routed)
@@ -254,6 +264,7 @@ impl<S: Store> Handler for TypedLane<S> {
             unasked: known.unasked,
             likeness: Likeness::Authorization(authorization.map(Into::into)),
             has_context: known.has_context,
+            answers: known.answers,
         });
         Some(routed)
     }
@@ -288,7 +299,7 @@ impl<S: Store> Handler for TypedLane<S> {
         }
         let answered = match told {
             Err(failure) => Some(Err(failure)),
-            Ok(()) => self.at_once(&call, routed, request.message, reply),
+            Ok(()) => self.at_once(&call, &request, reply),
         };
         let Some(answered) = answered else {
             if let Some(settled) = &mut self.settled
@@ -298,7 +309,7 @@ impl<S: Store> Handler for TypedLane<S> {
             }
             // From here on it may wait, or take its time.
             call.moment = None;
-            if routed.typed.is_long() {
+            if routed.typed.is_long() || !routed.answers.are_plain() {
                 self.delayed = Some(request.now);
             }
             return dispatch::begin(&self.lane, call, routed, request.message, reply);
@@ -458,21 +469,10 @@ fn says_dry_run<S: Store>(call: &Call<S>) -> bool {
 /// Sends the message of a handler that returns it.
 fn send<M: Message>(
     answer: Result<M, Failure>,
+    answers: Answers,
     reply: &mut Reply<'_>,
 ) -> Option<Result<(), Failure>> {
-    Some(answer.map(|message| reply.message(|out| message.encode(out))))
-}
-
-/// Encodes a reply straight into the output of its connection.
-struct Straight<'r, 'c>(&'r mut Reply<'c>);
-
-impl<M> ReplyTo<M> for Straight<'_, '_> {
-    fn put<'v, V>(self, message: &V)
-    where
-        V: ViewEncode<'v> + MessageView<'v, Owned = M>,
-    {
-        self.0.message(|out| message.encode(out));
-    }
+    Some(answer.map(|message| answers.send(&message, reply)))
 }
 
 /// The calls that are answered at once, or not at all: `None` if the caller is
@@ -482,10 +482,10 @@ impl<S: Store> TypedLane<S> {
     fn at_once(
         &mut self,
         call: &Call<S>,
-        routed: &Arc<Routed>,
-        message: &[u8],
+        request: &Request<'_, Arc<Routed>>,
         reply: &mut Reply<'_>,
     ) -> Option<Result<(), Failure>> {
+        let (routed, message) = (request.method, request.message);
         if !matches!(
             routed.typed,
             Typed::Get | Typed::TalkGet | Typed::Set | Typed::TalkStore
@@ -496,26 +496,40 @@ impl<S: Store> TypedLane<S> {
             return Some(Err(failure));
         }
         let Lane { v1, talk, .. } = &*self.lane;
-        match routed.typed {
+        let answers = routed.answers;
+        let mut kept = Kept::default();
+        let straight = Straight {
+            reply: &mut *reply,
+            answers,
+            kept: &mut kept,
+        };
+        let got = match routed.typed {
             Typed::TalkGet => self.now(message, async |request: talk::GetReqView<'_>| {
-                talk.get(call, &request, Straight(reply)).await
+                talk.get(call, &request, straight).await
             }),
             Typed::TalkStore => {
                 let stored = self.now(message, async |request: talk::StoreReqView<'_>| {
                     talk.store(call, &request).await
                 });
-                send(stored?, reply)
+                return send(stored?, answers, reply);
             }
             Typed::Get => self.now(message, async |request: cache_v1::GetRequestView<'_>| {
-                v1.get(call, &request, Straight(reply)).await
+                v1.get(call, &request, straight).await
             }),
             _ => {
                 let set = self.now(message, async |request: cache_v1::SetRequestView<'_>| {
                     v1.set(call, &request).await
                 });
-                send(set?, reply)
+                return send(set?, answers, reply);
             }
+        };
+        if let Some(Ok(())) = got
+            && kept.send(answers, reply)
+        {
+            // What comes after it in this turn looks at the clock again.
+            self.delayed = Some(request.now);
         }
+        got
     }
 
     /// What a handler answers if it need not wait.

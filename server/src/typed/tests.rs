@@ -4,6 +4,7 @@
 //! one on the typed lane, the other, by a `grpc-encoding` that no message uses,
 //! on the general lane.
 
+mod compression;
 mod dry_run;
 
 use std::sync::Arc;
@@ -30,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::authority::{Anonymous, Authority};
 use crate::clock::Clock;
-use crate::config::{Admission, Deadlines, Role};
+use crate::config::{Admission, Compression, Deadlines, Role};
 use crate::core::Core;
 use crate::edge::{Protocols, decode_options};
 use crate::gauge::Gauge;
@@ -317,6 +318,14 @@ fn server(clock: &Arc<Clock>) -> Server {
 }
 
 fn watched(clock: &Arc<Clock>, interceptors: Vec<Arc<dyn Interceptor>>) -> Server {
+    set_to(clock, interceptors, Compression::default())
+}
+
+fn set_to(
+    clock: &Arc<Clock>,
+    interceptors: Vec<Arc<dyn Interceptor>>,
+    compression: Compression,
+) -> Server {
     let data = tempfile::tempdir().expect("a directory");
     // The same on every server, and never twice the same on one.
     let drawn = AtomicU64::new(0);
@@ -339,6 +348,7 @@ fn watched(clock: &Arc<Clock>, interceptors: Vec<Arc<dyn Interceptor>>) -> Serve
         audit: crate::audit::Audit::open(&crate::config::AuditConfig::default()).expect("no file"),
         admission: Admission::default(),
         deadlines: Deadlines::default(),
+        compression,
         refusals: Refusals::default(),
         tenants: Tenants::new(Arc::clone(&store)),
         store,
@@ -369,8 +379,8 @@ fn watched(clock: &Arc<Clock>, interceptors: Vec<Arc<dyn Interceptor>>) -> Serve
     let (router, _) = rpc::router(&core, Role::Cache).expect("a router");
     Server {
         listening: Listening {
+            protocols: Protocols::new(router, &core),
             core,
-            protocols: Protocols::new(router),
             decode: decode_options(),
             role: Role::Cache,
         },
@@ -455,10 +465,10 @@ async fn ask(
         .await
         .expect("trailers")
         .unwrap_or_default();
-    seen(head.status.as_u16(), messages, &head.headers, &trailers)
+    seen(head.status.as_u16(), &messages, &head.headers, &trailers)
 }
 
-fn seen(http_status: u16, messages: Vec<u8>, headers: &HeaderMap, trailers: &HeaderMap) -> Seen {
+fn seen(http_status: u16, messages: &[u8], headers: &HeaderMap, trailers: &HeaderMap) -> Seen {
     let find = |name: &str| {
         let value = trailers.get(name).or_else(|| headers.get(name))?;
         Some(value.to_str().expect("text").to_owned())
@@ -472,7 +482,7 @@ fn seen(http_status: u16, messages: Vec<u8>, headers: &HeaderMap, trailers: &Hea
     });
     Seen {
         http_status,
-        messages,
+        messages: compression::whole(messages, find("grpc-encoding").as_deref()),
         status: find("grpc-status"),
         message: find("grpc-message").map(|text| {
             percent_encoding::percent_decode_str(&text)
@@ -515,6 +525,13 @@ const CALLS: usize = 6000;
 async fn both_lanes_say_the_same() {
     let clock = Arc::new(Clock::start_steady());
     let servers = [server(&clock), server(&clock)];
+    ask_both(&servers, &[]).await;
+    let [one, other] = servers.map(|server| counted(&server));
+    assert_eq!(one, other);
+}
+
+/// Asks both the same, the second on the general lane.
+async fn ask_both(servers: &[Server; 2], offer: &[(&'static str, &str)]) {
     let (typed, _typed_course) = connect(&servers[0]).await;
     let (general, _general_course) = connect(&servers[1]).await;
     let mut random = Random(1);
@@ -531,7 +548,8 @@ async fn both_lanes_say_the_same() {
             true => method.to_owned(),
             false => format!("/larder.cache.v1.CacheService/{method}"),
         };
-        let plain = metadata(&mut random, &servers[0].admin);
+        let mut plain = metadata(&mut random, &servers[0].admin);
+        plain.extend(offer.iter().map(|&(name, value)| (name, value.into())));
         let mut forced = plain.clone();
         forced.push(("grpc-encoding", "gzip".into()));
         let mut one = ask(&typed, &path, &plain, &body).await;
@@ -550,8 +568,6 @@ async fn both_lanes_say_the_same() {
         (CALLS / 10..CALLS * 9 / 10).contains(&refused),
         "{refused} of {CALLS} refused"
     );
-    let [one, other] = servers.map(|server| counted(&server));
-    assert_eq!(one, other);
 }
 
 /// Calls by method and status, those of all, and those by account.

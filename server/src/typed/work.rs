@@ -10,6 +10,7 @@ use larder_api::wire::SKIPPED;
 use larder_model::Store;
 use larder_transport::rpc::{Closing, Refusal, Reply, Status, Step, Waiting};
 
+use super::answers::Answers;
 use crate::call::Call;
 use crate::failure::Failure;
 use crate::layers::admit::overloaded;
@@ -22,6 +23,8 @@ use crate::rpc::status::grpc_status;
 pub(crate) struct Work<S: Store> {
     call: Arc<Call<S>>,
     messages: Within<S, Vec<u8>>,
+    answers: Answers,
+    has_begun: bool,
     ended: bool,
 }
 
@@ -30,10 +33,13 @@ impl<S: Store> Work<S> {
     pub(super) fn new(
         call: Arc<Call<S>>,
         messages: impl Stream<Item = Result<Vec<u8>, Failure>> + Send + 'static,
+        answers: Answers,
     ) -> Self {
         Self {
             messages: stream_within(&call, &call.core().stop, messages),
             call,
+            answers,
+            has_begun: false,
             ended: false,
         }
     }
@@ -44,8 +50,11 @@ impl<S: Store> Waiting for Work<S> {
         let next = ready!(Pin::new(&mut self.messages).poll_next(cx));
         Poll::Ready(match next {
             Some(Ok(message)) => {
-                reply.message(|out| out.extend_from_slice(&message));
-                self.call.response_bytes.add(message.len() as u64);
+                if !std::mem::replace(&mut self.has_begun, true) {
+                    self.answers.begin(reply);
+                }
+                self.answers.send_next(&message, reply);
+                self.call.response_bytes.set(reply.message_bytes());
                 Step::More
             }
             ended => {

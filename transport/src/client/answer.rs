@@ -13,6 +13,8 @@ pub struct Response {
     pub headers: Fields,
     /// The message, if the code is [`Code::OK`]; else empty.
     pub message: Bytes,
+    /// How many bytes the message was as it came: fewer, if it was compressed.
+    pub message_bytes: usize,
     /// How it ended.
     pub trailers: Trailers,
 }

@@ -5,10 +5,8 @@ use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::Instant;
 
-use bytes::Bytes;
-
 use super::answer::Trailers;
-use super::assembly::Assembly;
+use super::assembly::{Assembly, Encoding, Message};
 use super::failed::Failed;
 use super::head::RequestHead;
 use crate::connection::ReceiveWindow;
@@ -54,8 +52,10 @@ pub(super) struct Call {
     /// The answer's head came.
     pub(super) has_head: bool,
     pub(super) headers: Fields,
+    /// What they say of compressed messages.
+    pub(super) encoding: Encoding,
     pub(super) assembly: Assembly,
-    pub(super) messages: VecDeque<Bytes>,
+    pub(super) messages: VecDeque<Message>,
     /// How it ended.
     pub(super) end: Option<Result<Trailers, Failed>>,
     /// Its caller was woken for its end, and has not come for it.
@@ -167,6 +167,7 @@ impl Calls {
         shape: Shape,
         deadline: Option<Instant>,
         receive: ReceiveWindow,
+        encoding: Encoding,
     ) -> Key {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Call::empty(receive));
@@ -177,6 +178,7 @@ impl Calls {
         call.shape = shape;
         call.deadline = deadline;
         call.receive = receive;
+        call.encoding = encoding;
         call.holders = match shape {
             Shape::Unary => 1,
             Shape::Stream => 2,
@@ -290,6 +292,7 @@ impl Call {
             waiting: None,
             has_head: false,
             headers: Fields::default(),
+            encoding: Encoding::Unasked,
             assembly: Assembly::default(),
             messages: VecDeque::new(),
             end: None,

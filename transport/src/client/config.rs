@@ -16,8 +16,12 @@ pub struct Config {
     /// its window, and for each unary call by `max_message_bytes`, as its caller waits
     /// for all of it.
     pub connection_window_bytes: u32,
-    /// Largest message of an answer, bytes; refused by its prefix. Default 16 MiB.
+    /// Largest message of an answer, bytes, as it comes and when it is whole; refused
+    /// by its prefix, or by what it says of its length. Default 16 MiB.
     pub max_message_bytes: usize,
+    /// Whether answers may be compressed by gzip: whoever says so sends
+    /// `grpc-accept-encoding`, too. Else one that is ends its call. Default false.
+    pub takes_gzip: bool,
     /// `SETTINGS_MAX_HEADER_LIST_SIZE`: names, values and 32 for each field.
     /// Default 64 KiB.
     pub max_header_list_bytes: u32,
@@ -54,6 +58,7 @@ impl Default for Config {
             stream_window_bytes: 1 << 20,
             connection_window_bytes: 16 << 20,
             max_message_bytes: 16 << 20,
+            takes_gzip: false,
             max_header_list_bytes: 64 << 10,
             max_waiting_calls: 1024,
             max_output_bytes: 1 << 20,

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::Readiness;
 use super::answer::Trailers;
-use super::assembly::{PREFIX_BYTES, write_prefix};
+use super::assembly::{Encoding, PREFIX_BYTES, write_prefix};
 use super::blocks::Blocks;
 use super::calls::{Calls, Key, Place, Shape};
 use super::config::Config;
@@ -177,7 +177,11 @@ impl Core {
         let is_first = self.calls.open() + self.waiting_calls == 0;
         self.times.call_begins(now, is_first);
         self.calls_driver |= is_first;
-        let key = self.calls.begin(shape, deadline, receive);
+        let encoding = match self.config.takes_gzip {
+            true => Encoding::Identity,
+            false => Encoding::Unasked,
+        };
+        let key = self.calls.begin(shape, deadline, receive, encoding);
         if let Some(deadline) = deadline
             && self.times.keep_deadline(deadline)
         {
@@ -186,7 +190,7 @@ impl Core {
         if has_room {
             self.open(key, head, now);
             if let Some(message) = message {
-                self.send_whole(key, message);
+                self.send_whole(key, head.fixed.flag, message);
             }
             self.show_readiness();
         } else {
@@ -202,7 +206,7 @@ impl Core {
         if let Some(message) = message {
             framed.resize(PREFIX_BYTES, 0);
             message(&mut framed);
-            fits = write_prefix(&mut framed, 0);
+            fits = write_prefix(&mut framed, 0, head.fixed.flag);
         }
         if let Some(call) = self.calls.at(key) {
             call.sending.is_last = !framed.is_empty();

@@ -28,7 +28,8 @@ pub enum Failed {
     },
     /// The server sent a message larger than this end takes.
     TooLarge {
-        /// What its prefix says, bytes.
+        /// What its prefix says, bytes; of a compressed one that is too large when it is
+        /// whole, what it says of that.
         bytes: usize,
         /// [`Config::max_message_bytes`](super::Config::max_message_bytes).
         max: usize,

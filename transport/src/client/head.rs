@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::assembly::Flag;
+use crate::gzip;
 use crate::message::check_field;
 
 /// The scheme of a request.
@@ -33,6 +35,8 @@ pub(super) struct Fixed {
     pub(super) id: u64,
     pub(super) scheme: Scheme,
     pub(super) fields: Vec<Field>,
+    /// Of the one message of a unary call.
+    pub(super) flag: Flag,
 }
 
 #[derive(Clone)]
@@ -88,6 +92,7 @@ impl RequestHead {
                 id: fresh(),
                 scheme,
                 fields,
+                flag: Flag::Plain,
             }),
             metadata: Vec::new(),
         })
@@ -112,6 +117,20 @@ impl RequestHead {
         let mut field = Field::checked(name, value)?;
         field.indexing = Indexing::Never;
         self.with_field(field)
+    }
+
+    /// The same, of calls that send what [`gzip`] has made smaller
+    /// (`grpc-encoding`): a unary call, the one message that it writes; a stream, each
+    /// that is [sent as such](super::Sending::send_compressed).
+    #[must_use]
+    pub fn compressed(mut self) -> Self {
+        let fixed = Arc::make_mut(&mut self.fixed);
+        fixed.flag = Flag::Compressed;
+        fixed
+            .fields
+            .push(Field::new("grpc-encoding", gzip::NAME.as_bytes()));
+        fixed.id = fresh();
+        self
     }
 
     /// Adds a field of this call alone. `name` is in lower case.

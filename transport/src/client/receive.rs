@@ -2,9 +2,8 @@
 
 use std::time::Instant;
 
-use bytes::Bytes;
-
 use super::answer::Trailers;
+use super::assembly::Message;
 use super::blocks::{self, Block, Head};
 use super::calls::{Key, Shape};
 use super::core::{Core, Phase};
@@ -199,10 +198,9 @@ impl Core {
         }
         let messages = &mut call.messages;
         let before = messages.len();
-        let keep = |message: Bytes| messages.push_back(message);
-        let taken = call
-            .assembly
-            .push(data, self.config.max_message_bytes, keep);
+        let keep = |message: Message| messages.push_back(message);
+        let max_bytes = self.config.max_message_bytes;
+        let taken = call.assembly.push(data, max_bytes, call.encoding, keep);
         let came = call.messages.len() - before;
         self.activity.messages_received += came as u64;
         if let Err(failed) = taken {
@@ -332,6 +330,7 @@ impl Core {
                 Ok(())
             }
             Head::Grpc => {
+                call.encoding = call.encoding.named(fields.value(b"grpc-encoding"));
                 call.headers = fields.clone();
                 call.has_head = true;
                 if call.shape == Shape::Stream {

@@ -4,13 +4,14 @@
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::assembly::{PREFIX_BYTES, write_prefix};
+use super::assembly::{Flag, PREFIX_BYTES, write_prefix};
 use super::calls::{Key, Place};
 use super::core::{Core, TOO_LONG};
 use super::failed::Failed;
 use super::head::RequestHead;
 use crate::error_codes::ErrorCode;
-use crate::frame::{FrameHead, Kind, begin_frame, end_frame, flag};
+use crate::frame::flag::{END_HEADERS, END_STREAM};
+use crate::frame::{FrameHead, Kind, begin_frame, end_frame};
 
 /// What a stream may have unsent before whoever sends on it has to wait, bytes.
 const MAX_UNSENT_BYTES: usize = 64 << 10;
@@ -40,13 +41,7 @@ impl Core {
         let bytes = self.out.len() - start - FrameHead::BYTES;
         let max = self.peer.max_frame_bytes as usize;
         if bytes <= max {
-            end_frame(
-                &mut self.out,
-                start,
-                Kind::HEADERS,
-                flag::END_HEADERS,
-                stream,
-            );
+            end_frame(&mut self.out, start, Kind::HEADERS, END_HEADERS, stream);
             return;
         }
         let block = self.out.split_off(start + FrameHead::BYTES);
@@ -61,7 +56,7 @@ impl Core {
             } else {
                 Kind::CONTINUATION
             };
-            let flags = if at == last { flag::END_HEADERS } else { 0 };
+            let flags = if at == last { END_HEADERS } else { 0 };
             end_frame(&mut self.out, start, kind, flags, stream);
         }
     }
@@ -69,12 +64,12 @@ impl Core {
     /// Writes the one message of a call that has just been opened: into the output,
     /// if the windows are open, without a copy.
     #[inline]
-    pub(super) fn send_whole(&mut self, key: Key, message: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn send_whole(&mut self, key: Key, flag: Flag, message: impl FnOnce(&mut Vec<u8>)) {
         let start = begin_frame(&mut self.out);
         let content = self.out.len();
         self.out.extend_from_slice(&[0; PREFIX_BYTES]);
         message(&mut self.out);
-        let fits = write_prefix(&mut self.out, content);
+        let fits = write_prefix(&mut self.out, content, flag);
         let bytes = self.out.len() - content;
         let Some(call) = self.calls.at(key) else {
             return;
@@ -85,7 +80,7 @@ impl Core {
             self.send_window -= signed(bytes);
             call.sending.is_done = true;
             let stream = call.stream;
-            end_frame(&mut self.out, start, Kind::DATA, flag::END_STREAM, stream);
+            end_frame(&mut self.out, start, Kind::DATA, END_STREAM, stream);
             self.activity.messages_sent += 1;
             return;
         }
@@ -132,7 +127,7 @@ impl Core {
             call.send_window -= signed(part);
             self.send_window -= signed(part);
             let ends = call.sending.is_last && part == left;
-            let flags = if ends { flag::END_STREAM } else { 0 };
+            let flags = if ends { END_STREAM } else { 0 };
             end_frame(&mut self.out, start, Kind::DATA, flags, stream);
             self.calls_driver = true;
             if ends {
@@ -189,7 +184,7 @@ impl Core {
     }
 
     /// Takes a message to send.
-    pub(super) fn send(&mut self, key: Key, message: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn send(&mut self, key: Key, flag: Flag, message: impl FnOnce(&mut Vec<u8>)) {
         let Some(call) = self.calls.at(key) else {
             return;
         };
@@ -197,7 +192,7 @@ impl Core {
         let start = call.sending.bytes.len();
         call.sending.bytes.extend_from_slice(&[0; PREFIX_BYTES]);
         message(&mut call.sending.bytes);
-        if write_prefix(&mut call.sending.bytes, start) {
+        if write_prefix(&mut call.sending.bytes, start, flag) {
             self.send_more(key);
         } else {
             self.reset(key, ErrorCode::CANCEL, Failed::Protocol(TOO_LONG));

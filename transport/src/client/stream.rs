@@ -8,11 +8,13 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use super::answer::Trailers;
+use super::assembly::{Flag, Message};
 use super::calls::{Key, Place};
 use super::core::Core;
 use super::failed::Failed;
 use super::send::{Ended, set};
 use super::shared::Shared;
+use crate::error_codes::ErrorCode;
 use crate::hpack::Fields;
 
 /// The sending half. Dropped before [`finish`](Self::finish), it resets the call: a
@@ -30,6 +32,9 @@ pub struct Receiving {
     shared: Arc<Shared>,
     key: Key,
     trailers: Option<Trailers>,
+    /// Why a message that came is none.
+    failed: Option<Failed>,
+    message_bytes: usize,
 }
 
 /// The call takes no more messages: it has ended, and its receiving half says why.
@@ -54,6 +59,8 @@ pub(super) fn halves(shared: Arc<Shared>, key: Key) -> (Sending, Receiving) {
         shared,
         key,
         trailers: None,
+        failed: None,
+        message_bytes: 0,
     };
     (sending, receiving)
 }
@@ -67,13 +74,33 @@ impl Sending {
     /// # Errors
     /// If the call has ended.
     pub async fn send(&mut self, message: impl FnOnce(&mut Vec<u8>)) -> Result<(), SendClosed> {
+        self.send_flagged(Flag::Plain, message).await
+    }
+
+    /// As [`send`](Self::send), for a message that [`gzip`](crate::gzip) has made smaller.
+    /// The stream's head must say so ([`RequestHead::compressed`]).
+    ///
+    /// # Errors
+    /// If the call has ended.
+    ///
+    /// [`RequestHead::compressed`]: super::RequestHead::compressed
+    pub async fn send_compressed(&mut self, message: &[u8]) -> Result<(), SendClosed> {
+        let write = |out: &mut Vec<u8>| out.extend_from_slice(message);
+        self.send_flagged(Flag::Compressed, write).await
+    }
+
+    async fn send_flagged(
+        &mut self,
+        flag: Flag,
+        message: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), SendClosed> {
         let mut message = Some(message);
         poll_fn(|cx| {
             self.shared
                 .with(|core| match core.poll_sendable(self.key, cx.waker()) {
                     Poll::Ready(Ok(())) => {
                         if let Some(message) = message.take() {
-                            core.send(self.key, message);
+                            core.send(self.key, flag, message);
                         }
                         Poll::Ready(Ok(()))
                     }
@@ -115,17 +142,38 @@ impl Receiving {
     /// # Errors
     /// If the call failed; again with each further call.
     pub async fn message(&mut self) -> Result<Option<Bytes>, Failed> {
+        if let Some(failed) = &self.failed {
+            return Err(failed.clone());
+        }
         if self.trailers.is_some() {
             return Ok(None);
         }
         let next = poll_fn(|cx| self.shared.with(|core| core.poll_message(self.key, cx))).await?;
-        Ok(match next {
-            Next::Message(message) => Some(message),
+        match next {
+            Next::Message(message, max_bytes) => {
+                self.message_bytes = message.bytes.len();
+                let opened = message.open(max_bytes);
+                opened.map(Some).inspect_err(|failed| self.fail(failed))
+            }
             Next::End(trailers) => {
                 self.trailers = Some(trailers);
-                None
+                Ok(None)
             }
-        })
+        }
+    }
+
+    /// How many bytes the last message was as it came: fewer, if it was compressed.
+    #[must_use]
+    pub const fn message_bytes(&self) -> usize {
+        self.message_bytes
+    }
+
+    /// What comes is of no use.
+    #[cold]
+    fn fail(&mut self, failed: &Failed) {
+        self.failed = Some(failed.clone());
+        let reset = |core: &mut Core| core.reset(self.key, ErrorCode::CANCEL, failed.clone());
+        self.shared.with(reset);
     }
 
     /// How the call ended, once [`message`](Self::message) has said `None`.
@@ -143,7 +191,8 @@ impl Drop for Receiving {
 }
 
 enum Next {
-    Message(Bytes),
+    /// And how large it may be.
+    Message(Message, usize),
     End(Trailers),
 }
 
@@ -171,7 +220,8 @@ impl Core {
             if call.messages.is_empty() && call.place() == Place::Open {
                 self.credit(key);
             }
-            return Poll::Ready(Ok(Next::Message(message)));
+            let max_bytes = self.config.max_message_bytes;
+            return Poll::Ready(Ok(Next::Message(message, max_bytes)));
         }
         if std::mem::take(&mut call.is_told) {
             self.told -= 1;

@@ -1,6 +1,7 @@
 //! A connection against peers that do as a test says, and against servers.
 
 mod calls;
+mod compression;
 mod flow;
 mod hostile;
 mod servers;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::answer::Response;
+use super::assembly::Message;
 use super::calls::Key;
 use super::core::Core;
 use super::failed::Failed;
@@ -47,7 +48,7 @@ impl Future for Unary {
         };
         match (std::mem::replace(&mut self.0, State::Done), answer) {
             (State::Failed(failed), _) => Poll::Ready(Err(failed)),
-            (_, Some(answer)) => Poll::Ready(answer),
+            (_, Some(answer)) => Poll::Ready(answer.and_then(Came::open)),
             (_, None) => Poll::Pending,
         }
     }
@@ -61,14 +62,30 @@ impl Drop for Unary {
     }
 }
 
+/// An answer as it came, and how large its message may be.
+struct Came {
+    response: Response,
+    message: Option<Message>,
+    max_bytes: usize,
+}
+
+impl Came {
+    /// Without the connection's lock: a message may have to be made whole.
+    #[inline]
+    fn open(self) -> Result<Response, Failed> {
+        let mut response = self.response;
+        if let Some(message) = self.message {
+            response.message_bytes = message.bytes.len();
+            response.message = message.open(self.max_bytes)?;
+        }
+        Ok(response)
+    }
+}
+
 impl Core {
     /// The answer to a unary call, which is freed with it.
     #[inline]
-    fn poll_answer(
-        &mut self,
-        key: Key,
-        cx: &Context<'_>,
-    ) -> Poll<Option<Result<Response, Failed>>> {
+    fn poll_answer(&mut self, key: Key, cx: &Context<'_>) -> Poll<Option<Result<Came, Failed>>> {
         let Some(call) = self.calls.at(key) else {
             return Poll::Ready(None);
         };
@@ -76,10 +93,14 @@ impl Core {
             set(&mut call.reader, cx.waker());
             return Poll::Pending;
         };
-        let answer = end.map(|trailers| Response {
-            headers: std::mem::take(&mut call.headers),
-            message: call.messages.pop_front().unwrap_or_default(),
-            trailers,
+        let answer = end.map(|trailers| Came {
+            response: Response {
+                headers: std::mem::take(&mut call.headers),
+                trailers,
+                ..Response::default()
+            },
+            message: call.messages.pop_front(),
+            max_bytes: self.config.max_message_bytes,
         });
         self.release(key, false);
         Poll::Ready(Some(answer))

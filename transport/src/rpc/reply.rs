@@ -96,12 +96,24 @@ impl<'a> Reply<'a> {
     /// is there.
     #[inline]
     pub fn message(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
+        self.write(0, encode);
+    }
+
+    /// Sends a message that [`gzip`](crate::gzip) has made smaller. The headers must say
+    /// so, by [`metadata`](Self::metadata) before the first message, and the client must
+    /// have offered to read it.
+    pub fn compressed(&mut self, message: &[u8]) {
+        self.write(1, |out| out.extend_from_slice(message));
+    }
+
+    #[inline]
+    fn write(&mut self, flag: u8, encode: impl FnOnce(&mut Vec<u8>)) {
         self.headers();
         // Kept here, so that a panic in `encode` leaves no half of a frame.
         self.open = Some(self.core.begin_data());
         let out = self.core.output();
         let start = out.len();
-        out.extend_from_slice(&[0; PREFIX_BYTES]);
+        out.extend_from_slice(&[flag, 0, 0, 0, 0]);
         encode(out);
         write_prefix(out, start);
         self.sent.messages += 1;

@@ -4,6 +4,8 @@
 use std::io;
 use std::sync::Mutex;
 
+use larder_transport::gzip;
+
 use super::*;
 
 /// Makes 50 calls, one after the other, none of which goes well; the last error.
@@ -62,6 +64,58 @@ async fn statuses_beyond_the_table_are_unknown_and_final() {
     let caller = Caller::to(&[&server]);
     assert_eq!(caller.answer().await.unwrap_err(), "UNKNOWN");
     assert_eq!(server.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn a_compressed_answer_that_is_none_is_an_internal_error_and_final() {
+    let flagged = |flag, message: &[u8]| {
+        let mut content = vec![flag];
+        content.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+        content.extend_from_slice(message);
+        content
+    };
+    let zip = gzip::compress(&[b'a'; 500]).unwrap();
+    let bomb = gzip::compress(&vec![0; 8 << 20]).unwrap();
+    let mut humble = bomb.clone();
+    let end = humble.len();
+    humble[end - 4..].copy_from_slice(&900_u32.to_le_bytes());
+    let limit = "8388608 bytes; at most 1048576 are taken";
+    for (encoding, content, code, words) in [
+        (
+            "gzip",
+            flagged(1, b"no gzip at all"),
+            Code::Internal,
+            "no gzip",
+        ),
+        (
+            "gzip",
+            flagged(1, &zip[..zip.len() - 8]),
+            Code::Internal,
+            "not whole",
+        ),
+        ("gzip", flagged(1, &humble), Code::Internal, "not whole"),
+        ("gzip", flagged(3, &zip), Code::Internal, "neither 0 nor 1"),
+        (
+            "identity",
+            flagged(1, &zip),
+            Code::Internal,
+            "without grpc-encoding",
+        ),
+        ("zstd", flagged(1, &zip), Code::Internal, "was not offered"),
+        ("gzip", flagged(1, &bomb), Code::ResourceExhausted, limit),
+    ] {
+        let reply = Reply::Content(encoding, content);
+        let server = Server::start(Manner::Speaks(9), move |_, _| reply.clone()).await;
+        let config = config(&[&server]).with_compression_above(1000);
+        let caller = Caller::new(config.with_max_reply_bytes(1 << 20));
+        let Outcome::Ended(Err(failed)) = caller.call(USUAL).await.outcome else {
+            panic!("{words}: no failure");
+        };
+        assert_eq!(crate::status::code_of_failure(&failed), code, "{words}");
+        assert!(failed.to_string().contains(words), "{failed}");
+        assert_eq!(server.calls().len(), 1, "{words}");
+        assert_eq!(server.calls()[0].headers["grpc-accept-encoding"], "gzip");
+    }
 }
 
 #[tokio::test]

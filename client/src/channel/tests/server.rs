@@ -20,6 +20,8 @@ use tokio_rustls::TlsAcceptor;
 pub(super) enum Reply {
     /// This message.
     Ok(Vec<u8>),
+    /// This content, under this `grpc-encoding`.
+    Content(&'static str, Vec<u8>),
     /// This message, late.
     Slow(Duration, Vec<u8>),
     /// Messages of a stream that does not end.
@@ -280,6 +282,7 @@ async fn call(
             }
             return std::future::pending().await;
         }
+        Reply::Content(encoding, content) => return raw(&mut respond, encoding, content),
         Reply::Silence => (Vec::new(), Duration::from_secs(3600)),
     };
     if !late.is_zero() {
@@ -309,6 +312,20 @@ fn status(respond: &mut SendResponse<Bytes>, code: u8, trailers: &[(&'static str
         headers.insert(*name, HeaderValue::from_static(value));
     }
     let _ = respond.send_response(head, true);
+}
+
+fn raw(respond: &mut SendResponse<Bytes>, encoding: &'static str, content: Vec<u8>) {
+    let mut head = ok_head();
+    let value = HeaderValue::from_static(encoding);
+    head.headers_mut().insert("grpc-encoding", value);
+    let Ok(mut stream) = respond.send_response(head, false) else {
+        return;
+    };
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    if stream.send_data(content.into(), false).is_ok() {
+        let _ = stream.send_trailers(trailers);
+    }
 }
 
 fn ok_head() -> Response<()> {

@@ -68,7 +68,7 @@ impl Client {
         let (router, _) = rpc::router(&server.core, Role::Cache).expect("a router");
         let listening = Listening {
             core: Arc::clone(&server.core),
-            protocols: Protocols::new(router),
+            protocols: Protocols::new(router, &server.core),
             decode: decode_options(),
             role: Role::Cache,
         };
