@@ -16,6 +16,7 @@ use crate::client::{Client, Mode};
 use crate::error::{Earlier, Error, Repeat};
 use crate::interceptor::{AttemptWatch, Watch};
 use crate::method::{Method, PerMethod};
+use crate::near::Writes;
 use crate::status;
 
 /// Why a call has no answer.
@@ -33,11 +34,20 @@ pub(crate) struct How<'a> {
     repeat: Repeat,
     /// The key that it is about, where it is about one.
     key: Option<&'a [u8]>,
+    writes: Writes<'a>,
 }
 
 impl From<Repeat> for How<'_> {
     fn from(repeat: Repeat) -> Self {
-        Self { repeat, key: None }
+        Self {
+            repeat,
+            key: None,
+            writes: match repeat {
+                Repeat::Read => Writes::Nothing,
+                // Nobody said better.
+                Repeat::Once | Repeat::Same | Repeat::Effect => Writes::Anything,
+            },
+        }
     }
 }
 
@@ -47,6 +57,19 @@ impl Repeat {
         How {
             repeat: self,
             key: Some(key),
+            writes: match self {
+                Self::Read => Writes::Nothing,
+                Self::Once | Self::Same | Self::Effect => Writes::Key(key),
+            },
+        }
+    }
+
+    /// A call that may change this, and is not about one key.
+    pub(crate) const fn over(self, writes: Writes<'_>) -> How<'_> {
+        How {
+            repeat: self,
+            key: None,
+            writes,
         }
     }
 
@@ -77,6 +100,18 @@ impl Client {
         how: impl Into<How<'_>>,
     ) -> Result<R, Error> {
         let how = how.into();
+        let writing = self.writing(how.writes);
+        let answer = self.unary(method, request, how).await;
+        writing.end(&answer);
+        answer
+    }
+
+    async fn unary<Q: Message, R: Message>(
+        &self,
+        method: Method<Q, R>,
+        request: &Q,
+        how: How<'_>,
+    ) -> Result<R, Error> {
         let started = Instant::now();
         let config = self.channel.methods.of(method);
         let mut encoded = Encoded::new(request)?;
@@ -214,7 +249,7 @@ impl Client {
         }
     }
 
-    fn deadline(&self, own: Option<Instant>) -> Option<Instant> {
+    pub(crate) fn deadline(&self, own: Option<Instant>) -> Option<Instant> {
         own.into_iter().chain(self.until).min()
     }
 

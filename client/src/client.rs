@@ -18,6 +18,7 @@ use crate::error::{Error, Repeat};
 use crate::fill::Flights;
 use crate::interceptor::Interceptors;
 use crate::method::{self, PerMethod};
+use crate::near::NearCaches;
 use crate::status;
 use crate::talk::Talk;
 
@@ -57,6 +58,7 @@ pub(crate) struct Channel {
     pub(crate) dry_heads: Vec<PerMethod<RequestHead>>,
     pub(crate) interceptors: Interceptors,
     pub(crate) stream_deadline: Option<Duration>,
+    pub(crate) near: NearCaches,
     flights: Arc<Flights>,
     endpoint: Endpoint,
 }
@@ -194,6 +196,7 @@ impl Client {
                 dry_heads: of_mode(Mode::DryRun)?,
                 interceptors: config.interceptors,
                 stream_deadline: config.stream_deadline,
+                near: NearCaches::default(),
                 flights: Arc::default(),
                 endpoint: config.endpoint,
             }),

@@ -10,6 +10,7 @@ use crate::call::Replies;
 use crate::client::Client;
 use crate::error::{Error, Repeat};
 use crate::method;
+use crate::near::Writes;
 
 /// Calls of `rpc.Cache`. They know the namespace `default` only, and reply
 /// to a dry run with metadata alone, which this client does not check: use
@@ -41,7 +42,8 @@ impl Talk {
             val: Vec::from(value.into()),
             ..wire::StoreReq::default()
         };
-        let stored = self.0.call(method::TALK_STORE, &request, Repeat::Effect);
+        let how = Repeat::Effect.over(Writes::DefaultKey(key.as_bytes()));
+        let stored = self.0.call(method::TALK_STORE, &request, how);
         stored.await.map(drop)
     }
 
