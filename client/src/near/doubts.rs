@@ -58,6 +58,7 @@ mod tests {
         doubts.add(b"k", 10, 0);
         doubts.add(b"k", 5, 0);
         assert!(doubts.has(b"k", 9) && !doubts.has(b"other", 9));
+        assert!(doubts.has(b"k", 0) && doubts.has(b"k", 9));
         assert!(!doubts.has(b"k", 10) && doubts.keys.is_empty());
 
         for key in 0..MAX_KEYS {
