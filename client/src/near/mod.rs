@@ -12,6 +12,8 @@
 mod config;
 mod core;
 mod doubts;
+#[cfg(test)]
+mod handle_tests;
 mod invalidations;
 #[cfg(test)]
 mod model_tests;

@@ -146,7 +146,9 @@ fn age_counts_from_the_request() {
             Asks("k"),
             Waits("k"),
             Answer("k", 1),
-            Asks("k"),
+            Waits("k"),
+            Answer("k", 2),
+            Gives("k", 2),
         ],
     );
 }
