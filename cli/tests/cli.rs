@@ -4,6 +4,8 @@
 
 #[path = "cli/failover.rs"]
 mod failover;
+#[path = "cli/near.rs"]
+mod near;
 #[path = "cli/once.rs"]
 mod once;
 #[path = "cli/server.rs"]
