@@ -17,6 +17,8 @@ mod handle_tests;
 mod invalidations;
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod simulated;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -59,7 +61,8 @@ pub(crate) use self::writes::{NearCaches, Writes};
 ///   as it may still be carried out, nothing that is read of its keys is kept until as much time
 ///   has gone by as such a call has.
 ///
-/// A miss is asked again each time, unless [`NearConfig::with_misses`] says otherwise.
+/// A write in a [dry run](Client::dry_run) counts as one. A miss is asked again each time, unless
+/// [`NearConfig::with_misses`] says otherwise.
 ///
 /// # What it does not
 ///

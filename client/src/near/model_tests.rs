@@ -4,7 +4,6 @@
 //! Time is a number that the test counts up. Each get, write and event has its parts — sent, read or
 //! applied by the server, answered — at times that the seed decides, and others in between.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -15,18 +14,15 @@ use rand::{Rng as _, SeedableRng as _};
 use tokio::sync::watch;
 
 use super::config::NearConfig;
-use super::core::{Boarded, Core, Found, Nanos, Settled, Ticket};
+use super::core::{Boarded, Core, Found, Nanos, Settled, Ticket, nanos};
+use super::simulated::{Change, Event, KEYS, Server, State};
 use crate::types::Entry;
 
-const KEYS: [&[u8]; 4] = [b"a1", b"a2", b"b1", b"b2"];
 const MAX_STALENESS: Nanos = 1000;
 const CLOCK_SKEW: Nanos = 40;
 /// How long a write that ended without an answer may take all the same.
 const DOUBT: Nanos = 300;
 const STEPS: usize = 4000;
-
-/// What the server has under a key: version and expiry.
-type State = Option<(u64, Option<Nanos>)>;
 
 struct Sim {
     random: StdRng,
@@ -47,21 +43,6 @@ struct Sim {
     writes: Vec<Write>,
     source: Source,
     hits: [usize; 3],
-}
-
-/// By key, what has been so since when.
-struct Server {
-    history: [Vec<(Nanos, State)>; 4],
-    versions: u64,
-    /// What a source that is connected will be told.
-    events: VecDeque<(Nanos, usize, Event)>,
-}
-
-#[derive(Clone, Copy)]
-enum Event {
-    Written(u64),
-    Removed(u64),
-    Changed,
 }
 
 struct Flying {
@@ -85,67 +66,11 @@ struct Write {
     given_up: Option<Nanos>,
 }
 
-#[derive(Clone, Copy)]
-enum Change {
-    Set,
-    Delete,
-    Touch,
-}
-
 struct Source {
     number: u64,
     is_connected: bool,
     /// It may have missed something, and has not said so.
     has_gap: bool,
-}
-
-impl Server {
-    fn state(&self, key: usize) -> State {
-        self.history[key].last().expect("it begins with one").1
-    }
-
-    fn put(&mut self, key: usize, now: Nanos, state: State) {
-        self.history[key].push((now, state));
-    }
-
-    fn expire(&mut self, now: Nanos) {
-        for key in 0..KEYS.len() {
-            if let Some((_, Some(time))) = self.state(key)
-                && time <= now
-            {
-                self.put(key, time, None);
-            }
-        }
-    }
-
-    fn apply(&mut self, key: usize, change: Change, expires: Option<Nanos>, now: Nanos) {
-        let before = self.state(key);
-        let event = match (change, before) {
-            (Change::Set, _) => {
-                self.versions += 1;
-                self.put(key, now, Some((self.versions, expires)));
-                Event::Written(self.versions)
-            }
-            (_, None) => return,
-            (Change::Delete, Some((version, _))) => {
-                self.put(key, now, None);
-                Event::Removed(version)
-            }
-            (Change::Touch, Some((version, _))) => {
-                self.put(key, now, Some((version, expires)));
-                Event::Changed
-            }
-        };
-        self.events.push_back((now, key, event));
-    }
-
-    /// Whether this was so at some time after `floor`.
-    fn was(&self, key: usize, state: State, floor: Nanos) -> bool {
-        let history = &self.history[key];
-        let ends = history.iter().skip(1).map(|(since, _)| *since);
-        let mut spans = history.iter().zip(ends.chain([Nanos::MAX]));
-        spans.any(|((_, was), end)| *was == state && end > floor)
-    }
 }
 
 impl Sim {
@@ -173,11 +98,7 @@ impl Sim {
             now: 10_000,
             max_miss_staleness,
             core,
-            server: Server {
-                history: [(); 4].map(|()| vec![(0, None)]),
-                versions: 0,
-                events: VecDeque::new(),
-            },
+            server: Server::new(),
             floors: [0; 4],
             kept_floors: [0; 4],
             flights: Vec::new(),
@@ -244,7 +165,7 @@ impl Sim {
 
     fn state(found: &Found) -> State {
         let epoch = SystemTime::UNIX_EPOCH + Duration::from_nanos(1_000_000);
-        let nanos = |time: SystemTime| time.duration_since(epoch).unwrap().as_nanos() as Nanos;
+        let nanos = |time: SystemTime| nanos(time.duration_since(epoch).unwrap());
         let entry = found.as_ref()?;
         Some((entry.version, entry.expire_time.map(nanos)))
     }

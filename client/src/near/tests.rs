@@ -65,7 +65,7 @@ fn check(name: &str, steps: &[Step]) -> NearStats {
                 .get_mut(key)
                 .unwrap()
                 .remove(0)
-                .land(&found, now, wall)
+                .land(&found, now, wall);
         };
         let entry = |key: &'static str, version| Entry {
             key: key.into(),
@@ -389,34 +389,4 @@ fn a_source_in_touch_stands_for_age() {
     ] {
         check(name, &steps);
     }
-}
-
-#[test]
-fn memory_is_bounded() {
-    let bytes = 256 << 10;
-    let config = NearConfig::new(Duration::from_secs(1), bytes);
-    let core = Arc::new(Core::new(&config, "default".into()));
-    let keep = |key: String, value: usize| {
-        let Boarded::Leads(ticket) = core.board(key.clone().into(), 0) else {
-            panic!("nobody else asks");
-        };
-        let entry = Entry::new(key, vec![0; value]);
-        ticket.land(&Some(entry), 0, SystemTime::UNIX_EPOCH);
-    };
-    for number in 0..5000 {
-        keep(format!("k{number}"), number % 3000);
-        assert!(core.stats().bytes <= bytes);
-    }
-    let full = core.stats();
-    assert!(full.bytes > bytes / 2 && full.entries > 50, "{full:?}");
-    assert_eq!(full.evicted, 5000 - full.entries, "{full:?}");
-
-    // What fits nowhere pushes out nothing.
-    keep("large".into(), 1 << 20);
-    let after = core.stats();
-    assert_eq!(
-        (after.entries, after.evicted),
-        (full.entries, full.evicted + 1)
-    );
-    assert_eq!(core.look(b"large", 0), None);
 }
