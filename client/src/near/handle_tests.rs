@@ -16,6 +16,8 @@ use crate::options::SetOptions;
 
 const SERVICE: &str = "larder.cache.v1.CacheService";
 const HOUR: Duration = Duration::from_secs(60 * 60);
+/// A call that nobody answers ends the test.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A server whose version grows with each set.
 struct Gate {
@@ -97,7 +99,7 @@ async fn start() -> (Arc<Gate>, NearCache) {
     let address = server.local_addr().unwrap();
     tokio::spawn(server.serve(router));
     let config = ClientConfig::new(&format!("http://{address}")).unwrap();
-    let client = Client::lazy(config.with_timeout(HOUR)).unwrap();
+    let client = Client::lazy(config.with_timeout(PATIENCE)).unwrap();
     let near = client.near(NearConfig::new(HOUR, 1 << 20)).unwrap();
     (gate, near)
 }
