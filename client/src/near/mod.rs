@@ -12,13 +12,7 @@
 mod config;
 mod core;
 mod doubts;
-#[cfg(test)]
-mod handle_tests;
 mod invalidations;
-#[cfg(test)]
-mod model_tests;
-#[cfg(test)]
-mod simulated;
 mod stats;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,9 @@
 //! What a near cache gives out, step by step.
 
+mod handle;
+mod model;
+mod simulated;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::core::Nanos;
+use crate::near::core::Nanos;
 
 pub(super) const KEYS: [&[u8]; 4] = [b"a1", b"a2", b"b1", b"b2"];
 

@@ -13,9 +13,9 @@ use rand::seq::{IndexedMutRandom as _, IndexedRandom as _};
 use rand::{Rng as _, SeedableRng as _};
 use tokio::sync::watch;
 
-use super::config::NearConfig;
-use super::core::{Boarded, Core, Found, Nanos, Settled, Ticket, nanos};
 use super::simulated::{Change, Event, KEYS, Server, State};
+use crate::near::config::NearConfig;
+use crate::near::core::{Boarded, Core, Found, Nanos, Settled, Ticket, nanos};
 use crate::types::Entry;
 
 const MAX_STALENESS: Nanos = 1000;

@@ -9,9 +9,10 @@ use futures::future::join_all;
 use larder_api::cache_v1::{self as wire, get_response, set_response};
 use tokio::sync::{Semaphore, watch};
 
-use super::{NearCache, NearConfig};
 use crate::client::Client;
 use crate::config::ClientConfig;
+use crate::near::core::Boarded;
+use crate::near::{NearCache, NearConfig, wall_clock};
 use crate::options::SetOptions;
 
 const SERVICE: &str = "larder.cache.v1.CacheService";
@@ -267,11 +268,11 @@ async fn a_source_in_touch_lengthens_the_life_of_what_it_watches() {
     let near = near.unwrap();
     let keep = |key: &'static str| {
         let core = &near.core;
-        let super::Boarded::Leads(ticket) = core.board(key.into(), core.now()) else {
+        let Boarded::Leads(ticket) = core.board(key.into(), core.now()) else {
             panic!("nobody else asks");
         };
         let entry = crate::Entry::new(key, "value");
-        ticket.land(&Some(entry), core.now(), super::wall_clock());
+        ticket.land(&Some(entry), core.now(), wall_clock());
     };
     let is_kept = |key: &str| near.core.look(key.as_bytes(), near.core.now()).is_some();
     let now = || tokio::time::Instant::now().into_std();
