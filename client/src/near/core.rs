@@ -1,6 +1,6 @@
 //! What a near cache holds, and what it may give out: a state machine that is told the time.
 //!
-//! Three things are held. `kept` has the entries, bounded. `air` has the gets that are under way:
+//! Two things are held. `kept` has the entries, bounded. `air` has the gets that are under way:
 //! whatever says that an entry has changed takes the gets of its key out of it *before* it takes
 //! the entry out of `kept`, and an answer goes into `kept` only while its get is still in `air`,
 //! under the same lock. So no answer that was read before a change is kept after it.
