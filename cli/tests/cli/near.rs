@@ -33,7 +33,7 @@ async fn set(client: &Client, key: &str, value: &'static str) -> u64 {
     let reply = client.set(key, value, SetOptions::new()).await.unwrap();
     match reply.outcome {
         SetOutcome::Applied(entry) => entry.version,
-        SetOutcome::NotApplied(_) => panic!("it has no condition"),
+        SetOutcome::NotApplied(_) => unreachable!("it has no condition"),
     }
 }
 
@@ -108,7 +108,7 @@ async fn write(client: &Client, name: &str) {
             load.push(Entry::new("k", "2")).await.unwrap();
             load.finish().await.unwrap();
         }
-        other => panic!("{other} is no write"),
+        other => unreachable!("{other} is no write"),
     }
 }
 
