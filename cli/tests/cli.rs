@@ -6,6 +6,8 @@
 mod compression;
 #[path = "cli/failover.rs"]
 mod failover;
+#[path = "cli/near.rs"]
+mod near;
 #[path = "cli/once.rs"]
 mod once;
 #[path = "cli/ring.rs"]

@@ -8,6 +8,7 @@ use crate::client::Client;
 use crate::convert;
 use crate::error::{Error, Repeat};
 use crate::method;
+use crate::near::Writes;
 use crate::options::Condition;
 use crate::status;
 use crate::types::{BatchSetItem, DeletedPrefix, Entry, SetReply};
@@ -84,7 +85,9 @@ impl Client {
             validate_only: self.is_dry_run(),
             ..wire::BatchSetRequest::default()
         };
-        let reply = self.call(method::BATCH_SET, &request, repeat).await?;
+        let keys = self.written_keys(request.requests.iter().map(|request| &*request.key));
+        let how = repeat.over(Writes::Keys(&keys));
+        let reply = self.call(method::BATCH_SET, &request, how).await?;
         self.confirm(reply.validated_only)?;
         check_count(reply.results.len(), count)?;
         let results = reply.results.into_iter().map(|result| match result.result {
@@ -116,11 +119,11 @@ impl Client {
             validate_only: self.is_dry_run(),
             ..wire::BatchDeleteRequest::default()
         };
-        let reply = self
-            .call(method::BATCH_DELETE, &request, Repeat::Same)
-            .await?;
+        let keys = self.written_keys(keys.iter().map(AsRef::as_ref));
+        let how = Repeat::Same.over(Writes::Keys(&keys));
+        let reply = self.call(method::BATCH_DELETE, &request, how).await?;
         self.confirm(reply.validated_only)?;
-        check_count(reply.results.len(), keys.len())?;
+        check_count(reply.results.len(), request.keys.len())?;
         let results = reply.results.into_iter().map(|result| match result.result {
             Some(batch_delete_response::result::Result::Deleted(deleted)) => Ok(deleted),
             Some(batch_delete_response::result::Result::Error(error)) => {
@@ -187,9 +190,9 @@ impl Client {
         &self,
         request: &wire::DeletePrefixRequest,
     ) -> Result<DeletedPrefix, Error> {
-        let reply = self
-            .call(method::DELETE_PREFIX, request, Repeat::Same)
-            .await?;
+        // Empty where it is about all keys.
+        let how = Repeat::Same.over(Writes::Prefix(&request.prefix));
+        let reply = self.call(method::DELETE_PREFIX, request, how).await?;
         self.confirm(reply.validated_only)?;
         Ok(DeletedPrefix {
             count: convert::count(reply.deleted_count),

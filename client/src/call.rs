@@ -19,6 +19,7 @@ use crate::client::Client;
 use crate::error::{Earlier, Error, Repeat};
 use crate::interceptor::{AttemptWatch, Watch};
 use crate::method::{Level, Method, PerMethod};
+use crate::near::Writes;
 use crate::status;
 
 /// Why a call has no answer.
@@ -36,11 +37,27 @@ pub(crate) struct How<'a> {
     repeat: Repeat,
     /// The key that it is about, where it is about one.
     key: Option<&'a [u8]>,
+    writes: Writes<'a>,
 }
 
 impl From<Repeat> for How<'_> {
     fn from(repeat: Repeat) -> Self {
-        Self { repeat, key: None }
+        Self {
+            repeat,
+            key: None,
+            writes: match repeat {
+                Repeat::Read => Writes::Nothing,
+                // Nobody said better.
+                _ => Writes::Anything,
+            },
+        }
+    }
+}
+
+impl<'a> How<'a> {
+    /// A call that may change this.
+    pub(crate) const fn over(self, writes: Writes<'a>) -> Self {
+        Self { writes, ..self }
     }
 }
 
@@ -50,6 +67,19 @@ impl Repeat {
         How {
             repeat: self,
             key: Some(key),
+            writes: match self {
+                Self::Read => Writes::Nothing,
+                _ => Writes::Key(key),
+            },
+        }
+    }
+
+    /// A call that may change this, and is not about one key.
+    pub(crate) const fn over(self, writes: Writes<'_>) -> How<'_> {
+        How {
+            repeat: self,
+            key: None,
+            writes,
         }
     }
 
@@ -95,6 +125,18 @@ impl Client {
         how: impl Into<How<'_>>,
     ) -> Result<R, Error> {
         let how = how.into();
+        let writing = self.writing(how.writes);
+        let answer = self.unary(method, request, how).await;
+        writing.end(&answer);
+        answer
+    }
+
+    async fn unary<Q: Message, R: Message>(
+        &self,
+        method: Method<Q, R>,
+        request: &Q,
+        how: How<'_>,
+    ) -> Result<R, Error> {
         let started = Instant::now();
         let config = self.channel.methods.of(method);
         let mut encoded = Encoded::new(request)?;
@@ -300,7 +342,7 @@ impl Client {
         compression.map(|compression| compression.above)
     }
 
-    fn deadline(&self, own: Option<Instant>) -> Option<Instant> {
+    pub(crate) fn deadline(&self, own: Option<Instant>) -> Option<Instant> {
         own.into_iter().chain(self.until).min()
     }
 

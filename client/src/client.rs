@@ -18,6 +18,7 @@ use crate::error::{Error, Repeat};
 use crate::fill::Flights;
 use crate::interceptor::Interceptors;
 use crate::method::{self, PerMethod};
+use crate::near::NearCaches;
 use crate::status;
 use crate::talk::Talk;
 
@@ -58,6 +59,7 @@ pub(crate) struct Channel {
     pub(crate) compression: Option<Compressed>,
     pub(crate) interceptors: Interceptors,
     pub(crate) stream_deadline: Option<Duration>,
+    pub(crate) near: NearCaches,
     flights: Arc<Flights>,
     endpoint: Endpoint,
 }
@@ -210,6 +212,7 @@ impl Client {
                 compression: config.compression.map(compressed).transpose()?,
                 interceptors: config.interceptors,
                 stream_deadline: config.stream_deadline,
+                near: NearCaches::default(),
                 flights: Arc::default(),
                 endpoint: config.endpoint,
             }),

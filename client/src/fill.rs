@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::client::Client;
 use crate::error::{Error, Repeat};
+use crate::near::NearCache;
 use crate::options::SetOptions;
 
 /// A value, and where it came from.
@@ -92,7 +93,22 @@ impl Client {
         V: Into<Bytes>,
         F: Future<Output = Result<V, E>>,
     {
-        let key = Bytes::copy_from_slice(key.as_ref());
+        self.fill_through(None, key.as_ref(), ttl, fill).await
+    }
+
+    /// The same, and what there is already may come from a near cache.
+    pub(crate) async fn fill_through<V, E, F>(
+        &self,
+        near: Option<&NearCache>,
+        key: &[u8],
+        ttl: Option<Duration>,
+        fill: impl FnOnce() -> F,
+    ) -> Result<Filled, FillError<E>>
+    where
+        V: Into<Bytes>,
+        F: Future<Output = Result<V, E>>,
+    {
+        let key = Bytes::copy_from_slice(key);
         let patience = self.timeout;
         let deadline = Instant::now().checked_add(patience);
         let flights = self.flights();
@@ -128,7 +144,11 @@ impl Client {
                 }
             }
         };
-        if let Some(entry) = self.get(&key).await.map_err(FillError::Cache)? {
+        let found = match near {
+            Some(near) => near.get(&key).await,
+            None => self.get(&key).await,
+        };
+        if let Some(entry) = found.map_err(FillError::Cache)? {
             leader.land(&entry.value);
             return Ok(Filled {
                 value: entry.value,

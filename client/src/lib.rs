@@ -71,6 +71,7 @@ mod keys;
 mod load;
 mod method;
 mod metrics;
+mod near;
 mod options;
 mod ring;
 mod route;
@@ -94,6 +95,7 @@ pub use interceptor::{AttemptEnd, AttemptStart, CallEnd, CallStart, Interceptor,
 pub use keys::{KeyPage, KeyPages, PageToken};
 pub use load::{LoadSummary, Loader};
 pub use metrics::{Metric, MetricValue, Metrics};
+pub use near::{Invalidations, NearCache, NearConfig, NearStats};
 pub use options::{
     Condition, DeleteOptions, Expiry, IncrementOptions, RequestId, SetExpiry, SetOptions,
 };

@@ -11,6 +11,7 @@ use crate::convert;
 use crate::dump::backoff;
 use crate::error::{Error, Repeat};
 use crate::method;
+use crate::near::Writes;
 use crate::status;
 use crate::types::Entry;
 
@@ -228,7 +229,11 @@ impl Loader {
                 .as_option()
                 .map(|refusal| status::from_status(refusal, Repeat::Effect)),
         };
-        self.unacknowledged.pop_front();
+        if let Some(part) = self.unacknowledged.pop_front() {
+            let keys = self.client.written_keys(part.iter().map(|it| &*it.key));
+            let writing = self.client.writing(Writes::Keys(&keys));
+            writing.end(&Ok::<(), Error>(()));
+        }
         self.sent = self.sent.saturating_sub(1);
         self.resumes = 0;
         Ok(())
@@ -242,6 +247,7 @@ impl Loader {
         self.present = LoadSummary::default();
         if !error.breaks_stream() || self.resumes >= MAX_RESUMES {
             self.failed = Some(error.clone());
+            self.leave_in_doubt();
             return Err(error);
         }
         if let Some(delay) = backoff(self.resumes, &error) {
@@ -249,6 +255,24 @@ impl Loader {
         }
         self.resumes += 1;
         Ok(())
+    }
+
+    /// Gives up what is not acknowledged, which may be stored all the same.
+    fn leave_in_doubt(&mut self) {
+        let lost = std::mem::take(&mut self.unacknowledged);
+        if lost.is_empty() {
+            return;
+        }
+        let keys = lost.iter().flatten().map(|entry| &*entry.key);
+        let keys = self.client.written_keys(keys);
+        // Never ended, it is in doubt.
+        drop(self.client.writing(Writes::Keys(&keys)));
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        self.leave_in_doubt();
     }
 }
 

@@ -10,6 +10,7 @@ use crate::call::Replies;
 use crate::client::Client;
 use crate::error::{Error, Repeat};
 use crate::method;
+use crate::near::Writes;
 
 /// Calls of `rpc.Cache`. They know the namespace `default` only, and reply
 /// to a dry run with metadata alone, which this client does not check: use
@@ -44,7 +45,9 @@ impl Talk {
         let stored = self.0.call(
             method::TALK_STORE,
             &request,
-            Repeat::Effect.on(key.as_bytes()),
+            Repeat::Effect
+                .on(key.as_bytes())
+                .over(Writes::DefaultKey(key.as_bytes())),
         );
         stored.await.map(drop)
     }
