@@ -46,6 +46,7 @@ fn small_config() -> Config {
         max_message_bytes: MAX_MESSAGE_BYTES,
         max_header_list_bytes: 4096,
         max_waiting_calls: MAX_WAITING,
+        takes_gzip: true,
         max_output_bytes: 16 * 1024,
         greeting_timeout: Duration::from_secs(20),
         keepalive: Some(Keepalive {

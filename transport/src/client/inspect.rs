@@ -38,7 +38,12 @@ impl Connection {
     #[must_use]
     pub fn inspect(&self) -> Inspection {
         let mut core = self.0.shared.lock();
-        let unread = |call: &Call| call.messages.iter().map(|message| message.len() + 5).sum();
+        let unread = |call: &Call| {
+            call.messages
+                .iter()
+                .map(|message| message.bytes.len() + 5)
+                .sum()
+        };
         Inspection {
             calls: core.calls.held(),
             waiting: core.waiting.len(),
