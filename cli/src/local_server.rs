@@ -99,8 +99,7 @@ impl LocalServer {
     fn listens(&self, ip: IpAddr, port: u16) -> bool {
         let listeners = self.addresses.iter().filter_map(|line| line.parse().ok());
         listeners.into_iter().any(|listener: SocketAddr| {
-            // `[::]` takes IPv4 too, as the system has it unless it is told not to.
-            let takes_all = listener.ip().is_unspecified() && (listener.is_ipv6() || ip.is_ipv4());
+            let takes_all = listener.ip().is_unspecified() && listener.is_ipv4() == ip.is_ipv4();
             listener.port() == port && (listener.ip().to_canonical() == ip || takes_all)
         })
     }

@@ -11,6 +11,7 @@ use crate::convert;
 use crate::error::{Error, Repeat};
 use crate::keys::{Next, PageToken};
 use crate::method;
+use crate::near::Writes;
 use crate::options::RequestId;
 use crate::types::{
     Account, AccountChange, AccountSettings, CreatedToken, TokenInfo, TokenRights, VerifiedToken,
@@ -96,7 +97,11 @@ impl Accounts {
         };
         let reply = self
             .client()?
-            .call(method::CREATE_ACCOUNT, &request, repeat)
+            .call(
+                method::CREATE_ACCOUNT,
+                &request,
+                repeat.over(Writes::Nothing),
+            )
             .await?;
         self.0.confirm(reply.validated_only)?;
         convert::account(reply.account.into_option().unwrap_or_default())
@@ -258,7 +263,7 @@ impl Accounts {
         };
         let reply = self
             .client()?
-            .call(method::CREATE_TOKEN, &request, repeat)
+            .call(method::CREATE_TOKEN, &request, repeat.over(Writes::Nothing))
             .await?;
         self.0.confirm(reply.validated_only)?;
         let secret = match reply.secret.is_empty() {
@@ -328,7 +333,7 @@ impl Accounts {
         };
         let reply = self
             .client()?
-            .call(method::REVOKE_TOKEN, &request, repeat)
+            .call(method::REVOKE_TOKEN, &request, repeat.over(Writes::Nothing))
             .await?;
         self.0.confirm(reply.validated_only)
     }

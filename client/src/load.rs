@@ -97,7 +97,7 @@ impl Loader {
     /// final: each later call gives it again. Entries that the server refuses
     /// one by one are no error; see [`LoadSummary::refused`].
     /// Under ring hash it fails ([`Code::FailedPrecondition`](crate::Code::FailedPrecondition)),
-    /// for a stream goes to one server: use [`Client::set_many`].
+    /// for a stream goes to one server: use [`Client::batch_set`].
     pub async fn push(&mut self, entry: Entry) -> Result<(), Error> {
         self.client.is_of_one_server("a load")?;
         let bytes = entry.key.len() + entry.value.len();

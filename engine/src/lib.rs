@@ -25,7 +25,7 @@
 //!   for want of room.
 //!
 //! # What an entry costs
-//! 48 bytes of slot, 7 to 10 of index, 1 or 2 for the key's length, what the
+//! 48 bytes of slot, 8 to 11 of index, 1 or 2 for the key's length, what the
 //! allocator rounds up, and 8 for a fingerprint once the account evicts. An
 //! account costs 1 to 16 KiB by itself.
 //!

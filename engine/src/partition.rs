@@ -102,7 +102,7 @@ impl Partition {
     }
 
     pub(crate) fn shard_number(&self, hash: u64) -> usize {
-        // Bits that a table in a shard uses last.
+        // Bits that the table in a shard goes by for nothing else.
         let bits = usize::from(hash.to_le_bytes()[6]);
         bits & (self.shards.len() - 1)
     }

@@ -6,6 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -45,6 +46,9 @@ impl AddressFile {
         file.try_lock()?;
         for address in addresses {
             writeln!(file, "{}", absolute(address)?)?;
+            if let Some(ipv4) = taken_too(address) {
+                writeln!(file, "{ipv4}")?;
+            }
         }
         std::fs::rename(&new, &path)?;
         Ok(Self { path, file })
@@ -59,6 +63,17 @@ impl Drop for AddressFile {
         // holds a copy of it until it runs its own program.
         let _ = self.file.unlock();
     }
+}
+
+/// Where a listener on all of IPv6 takes connections of IPv4 as well. Where that is not known, another
+/// program may.
+fn taken_too(address: &str) -> Option<SocketAddr> {
+    let address: SocketAddr = address.parse().ok()?;
+    if address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        return None;
+    }
+    let v6_only = std::fs::read_to_string("/proc/sys/net/ipv6/bindv6only").ok()?;
+    (v6_only.trim() == "0").then(|| (Ipv4Addr::UNSPECIFIED, address.port()).into())
 }
 
 /// The path of a Unix socket as others find it, wherever they run.

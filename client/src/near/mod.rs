@@ -73,8 +73,9 @@ pub(crate) use self::writes::{NearCaches, Writes};
 ///   entries of the node before for up to `max_staleness` after a failover, and with
 ///   [`Balancing::round_robin`](crate::Balancing::round_robin) over memory nodes it keeps what the
 ///   node that was asked happened to have, as a get without it would. With
-///   [`Balancing::ring_hash`](crate::Balancing::ring_hash) each key has one node, and servers before
-///   one store are as one.
+///   [`Balancing::ring_hash`](crate::Balancing::ring_hash) each key has one node for as long as that
+///   can be reached and loads are not bounded; else it is as after a failover. Servers before one
+///   store are as one.
 ///
 /// # Cost
 ///

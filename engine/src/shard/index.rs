@@ -17,7 +17,7 @@ const MOVES: u32 = 16;
 /// Below this many entries a table is never too big.
 const SHRINK_FROM: usize = 1 << 10;
 
-/// Bytes that the index takes for an entry, between 6.7 (full) and 10 (just
+/// Bytes that the index takes for an entry, between 7.6 (full) and 11.4 (just
 /// grown); the figure that the memory charge counts with.
 pub(crate) const INDEX_BYTES: u64 = 8;
 

@@ -4,6 +4,7 @@
 mod accounts;
 mod driver;
 mod dry;
+mod expected;
 mod memory;
 mod once;
 mod shared;

@@ -5,43 +5,53 @@ use larder_model::{EntryKey, Key, Limits, Namespace};
 
 use crate::methods::Typed;
 
-/// Turns without a look ahead after calls of different accounts came one after the other: whose
-/// the next ones are is in their heads, which are not read ahead.
-const TURNS_WITHOUT: u32 = 64;
+/// Looks that are left out after calls of different accounts came one after the other: whose the
+/// next ones are is in their heads, which are not read ahead.
+const LEFT_OUT: u32 = 64;
+
+/// After so many calls in a row that are none of those that [`entry`] goes by, the account of the
+/// last such call says nothing of the next ones.
+const MAX_OTHERS: u32 = 16;
 
 /// Whether looks ahead are of use on a connection.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
-    turns_without: u32,
+    left_out: u32,
+    others: u32,
 }
 
 impl Ahead {
-    /// A call was of another account than the one before.
+    /// A get or set.
+    pub(super) const fn entry_called(&mut self) {
+        self.others = 0;
+    }
+
+    /// Another call, whose account may be any.
+    pub(super) const fn other_called(&mut self) {
+        self.others = self.others.saturating_add(1);
+    }
+
+    /// A get or set was of another account than the one before.
     pub(super) const fn account_changed(&mut self) {
-        self.turns_without = TURNS_WITHOUT;
+        self.left_out = LEFT_OUT;
     }
 
     /// Asked once for each look.
     pub(super) const fn is_of_use(&mut self) -> bool {
-        if self.turns_without == 0 {
-            return true;
+        if self.left_out > 0 {
+            self.left_out -= 1;
+            return false;
         }
-        self.turns_without -= 1;
-        false
+        self.others < MAX_OTHERS
     }
 }
 
 /// The entry that a request names, if it is one of a single entry and written as all encoders do,
-/// and belongs to the same service as the last call.
+/// and of the same service as the last get or set.
 pub(super) fn entry<'m>(limits: &Limits, last: Typed, message: &'m [u8]) -> Option<EntryKey<'m>> {
     let (namespace, key) = match last {
         Typed::TalkGet | Typed::TalkStore => (None, field(message, 1)?.0),
-        Typed::Get
-        | Typed::GetAndTouch
-        | Typed::Set
-        | Typed::Delete
-        | Typed::Touch
-        | Typed::Increment => match field(message, 1) {
+        Typed::Get | Typed::Set => match field(message, 1) {
             Some((namespace, rest)) => (Some(namespace), field(rest, 2)?.0),
             None => (None, field(message, 2)?.0),
         },
@@ -103,7 +113,7 @@ mod tests {
                 value: vec![2; 300],
                 ..Default::default()
             };
-            for method in [Typed::Get, Typed::Set, Typed::Increment] {
+            for method in [Typed::Get, Typed::Set] {
                 check(method, &get("deep"), Some(("deep", &key)));
                 check(method, &get(""), Some(("default", &key)));
                 check(method, &set.encode_to_vec(), Some(("default", &key)));
@@ -144,12 +154,20 @@ mod tests {
     }
 
     #[test]
-    fn it_rests_after_calls_of_different_accounts() {
+    fn looks_are_left_out_where_the_account_of_the_next_calls_is_not_known() {
         let mut ahead = Ahead::default();
         assert!(ahead.is_of_use());
         ahead.account_changed();
         let rest = (0..).take_while(|_| !ahead.is_of_use()).count();
         assert_eq!(rest, 64);
+        assert!(ahead.is_of_use());
+        for _ in 0..15 {
+            ahead.other_called();
+        }
+        assert!(ahead.is_of_use(), "gets among other calls");
+        ahead.other_called();
+        assert!(!ahead.is_of_use(), "other calls alone");
+        ahead.entry_called();
         assert!(ahead.is_of_use());
     }
 }

@@ -302,6 +302,7 @@ impl<S: Store> Handler for TypedLane<S> {
             Ok(()) => self.at_once(&call, &request, reply),
         };
         let Some(answered) = answered else {
+            self.ahead.other_called();
             if let Some(settled) = &mut self.settled
                 && Arc::ptr_eq(&settled.routed, routed)
             {
@@ -314,6 +315,7 @@ impl<S: Store> Handler for TypedLane<S> {
             }
             return dispatch::begin(&self.lane, call, routed, request.message, reply);
         };
+        self.ahead.entry_called();
         let status = conclude(&call, answered, reply);
         self.note_series(&call);
         self.take_back(routed, call);
@@ -430,12 +432,16 @@ impl<S: Store> Handler for TypedLane<S> {
         status
     }
 
-    /// For the account that the last call was of.
+    /// For the account that the last get or set was of.
     #[inline]
     fn expect<'m>(&mut self, messages: impl Iterator<Item = &'m [u8]>) {
         let Some(settled) = &self.settled else {
             return;
         };
+        if self.is_late {
+            // Many of them will be refused.
+            return;
+        }
         let (Some(identity), true) = (&settled.identity, self.ahead.is_of_use()) else {
             return;
         };

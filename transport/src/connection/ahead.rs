@@ -5,19 +5,26 @@ use std::cell::Cell;
 use super::{Application, Connection};
 use crate::frame::{FrameHead, Kind, flag};
 
+/// Frames that one look passes, so that looking costs no more than reading does, whatever a peer
+/// sends.
+const MAX_FRAMES: usize = 64;
+
 /// The contents that requests in `input` end with, of which most have no other. Nothing is
 /// promised of them: their frames were not looked at, and may yet turn out to be wrong.
 #[derive(Debug)]
 pub struct Coming<'i, 'a> {
     input: &'i [u8],
     at: &'a Cell<usize>,
+    /// Frames that it may still pass.
+    frames: usize,
 }
 
 impl<'i> Iterator for Coming<'i, '_> {
     type Item = &'i [u8];
 
     fn next(&mut self) -> Option<&'i [u8]> {
-        loop {
+        while self.frames > 0 {
+            self.frames -= 1;
             let rest = self.input.get(self.at.get()..)?;
             let head = FrameHead::parse(rest)?;
             let bytes = FrameHead::BYTES + head.length as usize;
@@ -28,6 +35,7 @@ impl<'i> Iterator for Coming<'i, '_> {
                 return Some(payload);
             }
         }
+        None
     }
 }
 
@@ -37,7 +45,11 @@ impl<A: Application> Connection<A> {
     #[inline]
     pub(super) fn look_ahead(&mut self, input: &[u8], from: usize) -> usize {
         let at = Cell::new(from);
-        self.app.expect(Coming { input, at: &at });
+        self.app.expect(Coming {
+            input,
+            at: &at,
+            frames: MAX_FRAMES,
+        });
         match at.get() {
             at if at == from => usize::MAX,
             at => at,
@@ -75,7 +87,11 @@ mod tests {
         .concat();
         let check = |cut: usize, expected: &[&[u8]]| {
             let (input, at) = (&frames[..frames.len() - cut], Cell::new(0));
-            let coming = Coming { input, at: &at };
+            let coming = Coming {
+                input,
+                at: &at,
+                frames: MAX_FRAMES,
+            };
             assert_eq!(coming.collect::<Vec<_>>(), expected, "without {cut} bytes");
             assert!(at.get() <= input.len());
         };
@@ -83,5 +99,20 @@ mod tests {
         check(1, &[b"first", b""]);
         check(frames.len() - 3, &[]);
         check(frames.len(), &[]);
+    }
+
+    #[test]
+    fn one_look_passes_so_many_frames_and_no_more() {
+        let frames = frame(Kind::DATA, 0, b"p").repeat(10 * MAX_FRAMES);
+        let at = Cell::new(0);
+        let mut coming = Coming {
+            input: &frames,
+            at: &at,
+            frames: MAX_FRAMES,
+        };
+        assert_eq!(coming.next(), None);
+        assert_eq!(at.get(), MAX_FRAMES * (FrameHead::BYTES + 1));
+        assert_eq!(coming.next(), None);
+        assert_eq!(at.get(), MAX_FRAMES * (FrameHead::BYTES + 1));
     }
 }

@@ -210,9 +210,6 @@ impl<A: Application> Connection<A> {
         let mut more = false;
         let mut looked = consumed;
         while self.is_alive() {
-            if consumed >= looked {
-                looked = self.look_ahead(input, consumed);
-            }
             // What the windows let through fills the output first: a client that
             // reads is not refused a call for what could have left.
             if self.core.unsent >= self.core.limits.max_output_bytes {
@@ -221,6 +218,9 @@ impl<A: Application> Connection<A> {
             if frames == self.core.limits.max_frames_per_turn || !self.core.has_room() {
                 more = FrameHead::parse(&input[consumed..]).is_some();
                 break;
+            }
+            if consumed >= looked {
+                looked = self.look_ahead(input, consumed);
             }
             match self.read_frame(&input[consumed..]) {
                 Ok(0) => break,

@@ -500,7 +500,9 @@ impl<H: Handler, L: GeneralLane> Application for Rpc<H, L> {
 
     #[inline]
     fn expect(&mut self, coming: Coming<'_, '_>) {
-        self.handler.expect(coming.filter_map(message::whole));
+        let messages = coming.filter_map(message::whole);
+        // The calls themselves say what is wrong.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.handler.expect(messages)));
     }
 
     fn trailers(&mut self, core: &mut Core, key: StreamKey, trailers: &Fields) {

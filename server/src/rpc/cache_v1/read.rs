@@ -98,12 +98,6 @@ impl<S: Store> CacheV1<S> {
         let mut bytes = 0;
         for (index, key) in request.keys.iter().enumerate() {
             call.goes_on(index)?;
-            let coming = request.keys[index..].iter();
-            self.expect(
-                call,
-                index,
-                coming.map(|key| entry_in(self.limits(), namespace, key)),
-            );
             let at = key_in_batch(self.limits(), namespace, index, key)?;
             let account = &call.may(Action::Read, at)?.tenant.handle;
             // The first is always looked up, so that asking again gets on.
@@ -111,6 +105,12 @@ impl<S: Store> CacheV1<S> {
                 results.push(result(wire::batch_get_response::Deferred::default()));
                 continue;
             }
+            let coming = request.keys[index..].iter();
+            self.expect(
+                call,
+                index,
+                coming.map(|key| entry_in(self.limits(), namespace, key)),
+            );
             let room = self.limits().max_batch_get_bytes - bytes;
             let clock = &self.core.clock;
             let show = |entry: Option<EntryRef<'_>>| match entry {
