@@ -152,6 +152,8 @@ mod tests {
         let v6 = &["[::1]:5051"][..];
         let everywhere = &["0.0.0.0:5051"][..];
         let everywhere_v6 = &["[::]:5051"][..];
+        // What the server writes of such a listener where it takes IPv4 too.
+        let all = &["[::]:5051", "0.0.0.0:5051"][..];
         let local = "https://localhost:5051";
         for (listening, target, certificate, expected) in [
             (v4, "http://127.0.0.1:5051", checked, Way::There),
@@ -171,7 +173,13 @@ mod tests {
             (everywhere, "http://[::1]:5051", checked, Way::Elsewhere),
             (everywhere, "http://10.0.0.1:5051", checked, Way::Elsewhere),
             (everywhere_v6, "http://[::1]:5051", checked, Way::There),
-            (everywhere_v6, "http://127.0.0.1:5051", checked, Way::There),
+            (
+                everywhere_v6,
+                "http://127.0.0.1:5051",
+                checked,
+                Way::Elsewhere,
+            ),
+            (all, "http://127.0.0.1:5051", checked, Way::There),
             // A name may lead to an address that is somebody else's.
             (
                 v4,
@@ -183,7 +191,8 @@ mod tests {
             (v4, "http://localhost:9999", any, Way::Elsewhere),
             (v4, local, checked, Way::There),
             (v4, local, any, Way::Elsewhere),
-            (everywhere_v6, local, any, Way::There),
+            (everywhere_v6, local, any, Way::Elsewhere),
+            (all, local, any, Way::There),
             (&["127.0.0.1:5051", "[::1]:5051"], local, any, Way::There),
             (&[], "http://127.0.0.1:5051", checked, Way::Elsewhere),
             (
