@@ -93,9 +93,9 @@ pub trait Application {
     /// The request ended with trailers.
     fn trailers(&mut self, core: &mut Core, key: StreamKey, trailers: &Fields);
 
-    /// What requests hold that have come and are about to be told, in their order. A hint: it may be
-    /// wrong, and must have no effect but on how fast they are answered. Told again when those are
-    /// through that it looked at; if it looked at none, not before there is more input.
+    /// What requests hold that have come after the first and are about to be told, in their order.
+    /// A hint: it may be wrong, and must have no effect but on how fast they are answered. Told again
+    /// when those are through that it looked at; if it looked at none, not before there is more input.
     #[inline]
     fn expect(&mut self, coming: Coming<'_, '_>) {
         let _ = coming;
@@ -219,7 +219,9 @@ impl<A: Application> Connection<A> {
                 more = FrameHead::parse(&input[consumed..]).is_some();
                 break;
             }
-            if consumed >= looked {
+            // One request, two frames, is answered before there is a look for more: a connection
+            // that has one at a time pays nothing for it.
+            if frames >= 2 && consumed >= looked && consumed < input.len() {
                 looked = self.look_ahead(input, consumed);
             }
             match self.read_frame(&input[consumed..]) {

@@ -25,48 +25,34 @@ fn check(looks_at: usize, expected: &[&str], told: usize) {
 }
 
 #[test]
-fn it_is_told_before_they_are_answered_and_again_when_those_it_looked_at_are_through() {
-    // One that does not look is asked once for each read.
-    check(
-        0,
-        &[
-            "1 /p Open",
-            "3 /p Open",
-            "5 /p Stream",
-            "7 /p Open",
-            "9 /p Open",
-        ],
-        2,
-    );
-    // The third time it finds nothing after the last.
-    check(
-        2,
-        &[
-            "expects a",
-            "expects b",
-            "1 /p Open",
-            "3 /p Open",
-            "expects c",
-            "5 /p Stream",
-            "7 /p Open",
-            "expects d",
-            "9 /p Open",
-        ],
-        5,
-    );
-    check(
-        16,
-        &[
-            "expects a",
-            "expects b",
-            "expects c",
-            "1 /p Open",
-            "3 /p Open",
-            "5 /p Stream",
-            "7 /p Open",
-            "expects d",
-            "9 /p Open",
-        ],
-        4,
-    );
+fn it_is_told_after_the_first_and_again_when_those_it_looked_at_are_through() {
+    // One that does not look is asked once for each read that has more than one request.
+    let untold = [
+        "1 /p Open",
+        "3 /p Open",
+        "5 /p Stream",
+        "7 /p Open",
+        "9 /p Open",
+    ];
+    check(0, &untold, 1);
+    let one_by_one = [
+        "1 /p Open",
+        "expects b",
+        "3 /p Open",
+        "expects c",
+        "5 /p Stream",
+        "7 /p Open",
+        "9 /p Open",
+    ];
+    check(1, &one_by_one, 2);
+    let together = [
+        "1 /p Open",
+        "expects b",
+        "expects c",
+        "3 /p Open",
+        "5 /p Stream",
+        "7 /p Open",
+        "9 /p Open",
+    ];
+    check(16, &together, 1);
 }
