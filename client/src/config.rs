@@ -343,10 +343,11 @@ impl ClientConfig {
     /// It pays on slow networks, for values that are text: not inside a data centre, and
     /// not for values that are compressed already. It takes the caller's task 4 to 6 ns
     /// for each byte of JSON that is compressed (12 ns at 1 KiB), 10 to 25 ns for each of a
-    /// message that is no smaller then, and 1 to 2 ns for each that is made whole; a call is compressed once, however many attempts it takes. Servers of
-    /// larder take a compressed request on another, dearer way than others, so 1 KiB is
-    /// about the least that is worth it, and 16 KiB a good start. What they compress of
-    /// their replies is a setting of theirs, `compression.answers_above`.
+    /// message that is no smaller then, and 1 to 2 ns for each that is made whole; a call
+    /// is compressed once, however many attempts it takes. Servers of larder take a
+    /// compressed request on another, dearer way than others, so 1 KiB is about the least
+    /// that is worth it, and 16 KiB a good start. What they compress of their replies is a
+    /// setting of theirs, `compression.answers_above`.
     ///
     /// [`with_max_reply_bytes`](Self::with_max_reply_bytes) holds for a reply as it comes
     /// and when it is whole.
