@@ -192,8 +192,11 @@ def test_a_second_signal_ends_at_once(larder, second):
         # A request whose body does not come: it is in flight for 30 s.
         client.sendall(
             b"POST /larder.cache.v1.CacheService/Get HTTP/1.1\r\nhost: localhost\r\n"
-            b"content-type: application/json\r\ncontent-length: 10\r\n\r\n{"
+            b"content-type: application/json\r\ncontent-length: 10\r\nexpect: 100-continue\r\n\r\n"
         )
+        # The server has it, and waits for the body.
+        client.settimeout(PATIENCE_S)
+        assert client.recv(100).startswith(b"HTTP/1.1 100")
         wait_for(lambda: put(server, b"k") is not None, "no answer")
         server.process.terminate()
         wait_for(lambda: "shutting down" in server.stderr(), "no drain")
